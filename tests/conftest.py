@@ -1,0 +1,24 @@
+"""Every test runs in float32 with strict dtype promotion; one that needs float64 asks for the `x64` fixture. A test's
+random key comes from its own name, so that no test shares its noise with another and each repeats alone."""
+
+import os
+import zlib
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def key(request):
+    return jax.random.key(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
