@@ -1,0 +1,92 @@
+"""Draw many samples: each depends on its key and index alone, in chunks of one compiled program.
+
+Every chunk has the same size, the last one padded, so `n` changes neither the program nor a sample's bits, and device
+memory does not grow with it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxdiff.errors import InputError
+from jaxdiff.numerics import partial
+from jaxdiff.processes.gaussian import as_struct
+from jaxdiff.samplers.recipes import Sampler
+from jaxdiff.types import Noise, PRNGKey
+
+
+def draw(
+    key: PRNGKey,
+    n: int,
+    make_denoise: Callable[..., Any],
+    sampler: Sampler,
+    shape_like: Any,
+    *,
+    cond: PyTree[Any] = None,
+    start: int = 0,
+    chunk: int | None = None,
+    noise: Noise = jax.random.normal,
+    progress: Callable[[int, int], Any] | None = None,
+) -> PyTree[np.ndarray]:
+    """`n` samples as NumPy arrays (n, ...), sample i from fold_in(key, start + i).
+
+    `make_denoise(cond)` gives one example's denoiser from that example's row of `cond`, whose leaves lead with n
+    (`from_network(...).bind(params)` is such a function). `shape_like` is one example: a shape, an array, a
+    `jax.ShapeDtypeStruct`, or a tree of the last two. `chunk` examples run at a time (by default as many as make 4
+    million numbers, at most 128); samples are the same bits for every n, and for every `start` that is a multiple of
+    `chunk`. `progress(done, n)` is called after each chunk. Raises InputError for a bad n, or a cond that does not
+    lead with n."""
+    if n < 1:
+        raise InputError(f"draw got n={n} samples, expected at least 1")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
+        if np.shape(leaf)[:1] != (n,):
+            name = f"cond{jax.tree_util.keystr(path)}"
+            raise InputError(f"{name} has shape {np.shape(leaf)}, expected ({n}, ...): a row for every sample")
+    like = as_struct(shape_like)
+    size = sum(leaf.size for leaf in jax.tree.leaves(like))
+    chunk = chunk or int(np.clip(2**22 // size, 1, 128))
+    sampler, make_denoise, noise = sampler.checked(), partial(make_denoise), partial(noise)
+    done, pending = [], None
+    for begin in range(0, n, chunk):
+        rows = np.minimum(np.arange(begin, begin + chunk), n - 1)
+        condition = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf)[rows], cond)
+        indices = jnp.arange(begin, begin + chunk, dtype=jnp.uint32) + np.uint32(start)
+        batch = _chunk(key, indices, make_denoise, condition, sampler, _Like(like), noise)
+        # Fetch the chunk before this one while the device computes.
+        if pending is not None:
+            done.append(jax.device_get(pending))
+        pending = batch
+        if progress is not None:
+            progress(begin, n)
+    done.append(jax.device_get(pending))
+    if progress is not None:
+        progress(n, n)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *done)
+
+
+class _Like(eqx.Module):
+    """The shape of one example, static for the compiled chunk."""
+
+    like: Any = eqx.field(static=True)
+
+    def __init__(self, like):
+        leaves, form = jax.tree.flatten(like)
+        self.like = tuple((leaf.shape, leaf.dtype) for leaf in leaves), form
+
+    def structs(self):
+        leaves, form = self.like
+        return jax.tree.unflatten(form, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves])
+
+
+@eqx.filter_jit
+def _chunk(key, indices, make_denoise, cond, sampler, like, noise):
+    def one(index, cond):
+        start_key, walk_key = jax.random.split(jax.random.fold_in(key, index))
+        x = sampler.start(start_key, like.structs())
+        return sampler.run(walk_key, make_denoise(cond), x, noise)
+
+    return jax.vmap(one)(indices, cond)

@@ -1,0 +1,51 @@
+"""Stochastic steps: each draws x_s from a Gaussian whose mean is affine in x_t and the belief D."""
+
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from jaxdiff.numerics import as_array, cast
+from jaxdiff.processes.gaussian import Gaussian
+from jaxdiff.samplers.stepper import Stepper, believe, one_step, starts_with_signal
+
+
+def ddim(process: Gaussian, eta: float = 0.0) -> Stepper:
+    """Song et al. (2021), eq. 12: Euler (eta = 0) to DDPM's ancestral step (eta = 1).
+
+    x_s = alpha_s D + sqrt(sigma_s^2 - c^2) eps + c z, where c is eta times the standard deviation of p(x_s | x_t,
+    x0)."""
+    return one_step(_ddim, process, as_array(eta))
+
+
+def _ddim(process, eta, key, denoise, x, t, s, noise):
+    (alpha, sigma), (alpha_s, sigma_s) = process.scales(t), process.scales(s)
+    data = believe(denoise, x, t)
+    fresh = cast(eta, x.dtype) * process.posterior(x, data, t, s)[1]
+    old = jnp.sqrt(jnp.clip(sigma_s**2 - fresh**2, min=0))
+    return alpha_s * data + old / sigma * (x - alpha * data) + fresh * noise(key, x.shape, x.dtype)
+
+
+def ancestral(process: Gaussian) -> Stepper:
+    """DDPM's step: x_s ~ p(x_s | x_t, x0 = D) (Ho et al. 2020, Alg. 2)."""
+    return one_step(_ancestral, process)
+
+
+def _ancestral(process, key, denoise, x, t, s, noise):
+    mean, std = process.posterior(x, believe(denoise, x, t), t, s)
+    return mean + std * noise(key, x.shape, x.dtype)
+
+
+def reverse_sde(process: Gaussian, eta: float = 1.0) -> Stepper:
+    """Euler-Maruyama on dx = (f x - (1 + eta^2) / 2 g^2 score) dt + eta g dW, backwards in t (Song et al. 2021, eq. 6).
+
+    Every eta has the same marginals: 1 is Anderson's reverse SDE, 0 the probability flow. Needs alpha > 0 at the start
+    (the drift f is infinite at alpha = 0), so there give the first step to `first`."""
+    return one_step(_reverse_sde, process, as_array(eta), demands=Partial(starts_with_signal, process))
+
+
+def _reverse_sde(process, eta, key, denoise, x, t, s, noise):
+    eta = cast(eta, x.dtype)
+    (alpha, sigma), (f, g2) = process.scales(t), process.sde(t)
+    score = (alpha * believe(denoise, x, t) - x) / sigma**2
+    back = t - s
+    drift = f * x - 0.5 * (1 + eta**2) * g2 * score
+    return x - back * drift + eta * jnp.sqrt(g2 * back) * noise(key, x.shape, x.dtype)
