@@ -40,7 +40,7 @@ class Network(eqx.Module):
     """A network with all that makes it a denoiser but its parameters: `network(params, cond)` is a Denoiser."""
 
     apply: Callable[..., Any]
-    row: Callable[..., Any]
+    row: Any
     process: Gaussian
     c_in: Callable[..., Any]
     c_noise: Callable[..., Any]
@@ -66,9 +66,9 @@ def from_network(
 
     The network sees c_in(process, t) x (by default the row's own scale, else unit variance), and c_noise(process, t).
     It computes in the dtype of its parameters; the result has x's dtype."""
-    row = partial(row)
-    own_scale = partial(_row_scale, row) if isinstance(row, InputScaled) else unit_scale
-    return Network(partial(apply), row, process, partial(c_in or own_scale), partial(c_noise))
+    row_tree: Any = partial(row)
+    own_scale = partial(_row_scale, row_tree) if isinstance(row_tree, InputScaled) else unit_scale
+    return Network(partial(apply), row_tree, process, partial(c_in or own_scale), partial(c_noise))
 
 
 def _row_scale(row, process, t):

@@ -17,6 +17,8 @@ from jaxdiff.numerics import as_array, cast
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.types import Scalar, Time
 
+__all__ = ["Weight", "edm", "likelihood", "min_snr", "sigmoid", "snr", "unit"]
+
 Weight = Callable[..., Any]
 """(process, t) -> the weight of one squared error."""
 

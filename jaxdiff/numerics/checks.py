@@ -30,6 +30,6 @@ def require(value: Any, ok: Any, message: str) -> Any:
     Raises InputError(message) when `ok` is known to fail; a compiled program raises the message when it runs."""
     if not concrete(ok):
         return eqx.error_if(value, ~ok, message)
-    if not np.all(ok):
+    if not np.asarray(ok).all():  # NumPy's own `all`: JAX's would be traced
         raise InputError(message)
     return value

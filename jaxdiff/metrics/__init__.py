@@ -1,0 +1,44 @@
+"""How close generated samples are to real data, and how close real data are to themselves.
+
+Every metric takes a table of features (N, F) (`features`), samples first and reference second, in float64 NumPy.
+`evaluate` puts each beside its floor: read that before any figure. Distances here are named by what they are and the
+features they used; none is comparable with a published figure computed on another network's features."""
+
+from jaxdiff.metrics.coverage import density_coverage, expected_coverage, precision_recall
+from jaxdiff.metrics.features import extract, pca, pixels
+from jaxdiff.metrics.frechet import Moments, frechet_distance, load_moments, merge, moments, save_moments, stream
+from jaxdiff.metrics.kernel import KernelDistance, cubic, kernel_distance, median_distance, rbf
+from jaxdiff.metrics.neighbours import Memorisation, class_agreement, closer_fraction, knn_classifier, memorisation
+from jaxdiff.metrics.report import as_text, caveats, evaluate, flat
+from jaxdiff.metrics.sliced import sliced_wasserstein
+
+__all__ = [
+    "KernelDistance",
+    "Memorisation",
+    "Moments",
+    "as_text",
+    "caveats",
+    "class_agreement",
+    "closer_fraction",
+    "cubic",
+    "density_coverage",
+    "evaluate",
+    "expected_coverage",
+    "extract",
+    "flat",
+    "frechet_distance",
+    "kernel_distance",
+    "knn_classifier",
+    "load_moments",
+    "median_distance",
+    "memorisation",
+    "merge",
+    "moments",
+    "pca",
+    "pixels",
+    "precision_recall",
+    "rbf",
+    "save_moments",
+    "sliced_wasserstein",
+    "stream",
+]
