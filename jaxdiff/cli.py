@@ -1,7 +1,9 @@
 """The command line: train, sample, evaluate and report on the recipe that a config names.
 
-A mistake in what was asked is one sentence and exit code 2; a run that had to stop says why and exits with 1."""
+A mistake in what was asked, and a run that cannot go on, are one sentence and exit code 2; an interrupted run has saved
+its state and exits with 0."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("--help", "-h", "help"):
         print(HELP)
         return 0
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells its options at every start
     try:
         return _dispatch(words)
     except InputError as error:
@@ -47,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, RunStopped):
             raise
         print(f"jaxdiff: {error}", file=sys.stderr)
-        return 1
+        return 2
 
 
 def _dispatch(words):
