@@ -7,6 +7,8 @@ at 1,000 steps; the Frechet distance of each to the training set with its floor 
 import argparse
 import time
 
+import jax
+
 from jaxdiff import metrics
 from jaxdiff.recipes.images import load, samples
 
@@ -33,18 +35,23 @@ def main() -> None:
         seconds = time.perf_counter() - begin
         x = type(train)("samples", pixels, levels=train.levels).to_model()
         distances[name] = metrics.frechet_distance(metrics.moments(metrics.pixels()(x)), whole)
-        agreement = metrics.class_agreement(
-            metrics.pixels()(x), labels, metrics.pixels()(train.to_model()), train.labels
+        report = metrics.evaluate(
+            x,
+            train.to_model(),
+            held_out.to_model(),
+            features=metrics.pixels(),
+            labels=(labels, train.labels, held_out.labels),
+            key=jax.random.key(0),
         )
-        print(f"{name:<30} Frechet {distances[name]:.4f}   class agreement {agreement:.3f}   {seconds:.0f} s")
+        row, agreement = report["frechet"], report["class_agreement"]
+        print(
+            f"{name:<30} Frechet {distances[name]:.4f}; at {report['counts']['compared']:.0f} samples "
+            f"{row['value']:.4f}, real data {row['floor']:.4f} +- {row['floor_std']:.4f}; class agreement {agreement['value']:.3f}, "
+            f"real data {agreement['floor']:.3f}; {seconds:.0f} s",
+            flush=True,
+        )
     first, second, *_ = distances.values()
     print(f"ratio of the Frechet distances, 35 calls to 511: {first / second:.3f}")
-    real = metrics.class_agreement(
-        metrics.pixels()(held_out.to_model()), held_out.labels, metrics.pixels()(train.to_model()), train.labels
-    )
-    print(f"the classifier on {len(held_out)} held-out real digits: {real:.3f}")
-    x = metrics.pixels()(held_out.to_model())
-    print(f"Frechet distance of the {len(held_out)} held-out digits: {metrics.frechet_distance(metrics.moments(x), whole):.4f}")
 
 
 if __name__ == "__main__":

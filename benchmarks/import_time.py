@@ -1,4 +1,4 @@
-"""Time of `import jaxdiff` with all its function namespaces, against `import jax, diffrax`: medians of runs in turns."""
+"""`import jaxdiff` with all its function namespaces against `import jax, diffrax`: medians of runs in turns."""
 
 import statistics
 import subprocess
@@ -7,8 +7,8 @@ import time
 
 BASE = "import jax, diffrax"
 OURS = (
-    "import jaxdiff as jd; jd.processes, jd.grids, jd.parameterizations, jd.denoisers, jd.oracles, jd.losses, jd.samplers, "
-    "jd.guidance"
+    "import jaxdiff as jd; jd.processes, jd.grids, jd.parameterizations, jd.denoisers, jd.oracles, jd.losses, "
+    "jd.samplers, jd.guidance"
 )
 
 
@@ -22,7 +22,9 @@ def main(rounds: int = 5) -> None:
     seconds(OURS)  # compiles the bytecode
     pairs = [(seconds(BASE), seconds(OURS)) for _ in range(rounds)]
     base, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"import jax, diffrax: {base:.2f} s   import jaxdiff and its functions: {ours:.2f} s   ratio {ours / base:.2f}")
+    print(
+        f"import jax, diffrax: {base:.2f} s   import jaxdiff and its functions: {ours:.2f} s   ratio {ours / base:.2f}"
+    )
 
 
 if __name__ == "__main__":

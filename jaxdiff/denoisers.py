@@ -103,18 +103,22 @@ def _describe(value):
 
 def score(process: Gaussian, denoise: Denoiser) -> Callable[[Array, Time], Array]:
     """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie), as a function of (x, t)."""
-    return partial(_view, parameterizations.score, process, denoise)
+    return _view(parameterizations.score, process, denoise)
 
 
 def noise(process: Gaussian, denoise: Denoiser) -> Callable[[Array, Time], Array]:
     """E[eps | x_t] = (x - alpha D) / sigma, as a function of (x, t)."""
-    return partial(_view, parameterizations.noise, process, denoise)
+    return _view(parameterizations.noise, process, denoise)
 
 
 def velocity(process: Gaussian, denoise: Denoiser) -> Callable[[Array, Time], Array]:
     """alpha' D + sigma' E[eps | x_t], the right-hand side of the probability flow dx/dt, as a function of (x, t)."""
-    return partial(_view, parameterizations.velocity, process, denoise)
+    return _view(parameterizations.velocity, process, denoise)
 
 
-def _view(row, process, denoise, x, t):
+def _view(row, process, denoise):
+    return partial(_seen, partial(row), process, partial(denoise))
+
+
+def _seen(row, process, denoise, x, t):
     return parameterizations.from_data(row, process, denoise(x, t), x, t)

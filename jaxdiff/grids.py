@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff import schedules
 from jaxdiff.errors import InputError
-from jaxdiff.numerics import as_array, known, require
+from jaxdiff.numerics import as_array, concrete, known, require
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.types import PRNGKey
 
@@ -146,7 +146,7 @@ def _spaced(process, n, ramp, sigma_min, sigma_max, default_min, default_max, ca
         high = jnp.minimum(highest, default_max)
     else:
         high = jnp.where(jnp.isfinite(highest), highest, default_max)
-    low = require(low, low < high, f"sigma_min {low} is not below sigma_max {high}; widen the range")
+    low = require(low, low < high, f"sigma_min {_shown(low)} is not below sigma_max {_shown(high)}; widen the range")
     # A process without noise at t = 0 spends its last step from sigma_min to there; one with noise ends at sigma_min.
     noisy_end = low <= lowest
     u = jnp.minimum(jnp.arange(n) / jnp.where(noisy_end, n, max(n - 1, 1)), 1.0)
@@ -169,8 +169,13 @@ def _reach(process):
 def _within(value, low, high, name):
     # One part in 1e5 of slack: sigma / alpha of the ends is itself rounded.
     ok = (value >= low * (1 - 1e-5)) & (value <= high * (1 + 1e-5))
-    message = f"{name}={value} is outside the process's noise levels [{low}, {high}]; choose it within them"
+    reach = f"[{_shown(low)}, {_shown(high)}]"
+    message = f"{name}={_shown(value)} is outside the process's noise levels {reach}; choose it within them"
     return jnp.clip(require(as_array(value), ok, message), low, high)
+
+
+def _shown(value):
+    return f"{float(value):g}" if concrete(value) else "(traced)"
 
 
 def _positive(n):

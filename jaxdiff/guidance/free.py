@@ -38,4 +38,5 @@ def interval(
 def _interval(process, inside, outside, bounds, x, t) -> Any:
     alpha, sigma = process.scales(t)
     low, high = cast(bounds, alpha.dtype)
-    return jax.lax.cond((sigma > low * alpha) & (sigma <= high * alpha), inside, outside, x, t)
+    chosen = (sigma > low * alpha) & (sigma <= high * alpha)
+    return jax.lax.cond(chosen, lambda: inside(x, t), lambda: outside(x, t))

@@ -58,7 +58,9 @@ def normal(mean: Any, cov: Any) -> Normal:
     mean, cov = as_array(mean), as_array(cov)
     if cov.shape == (mean.size, mean.size) and cov.shape != mean.shape:
         values, vectors = jnp.linalg.eigh(cov)
-        return Normal(mean, jnp.clip(values, min=0), vectors)
+        # An axis without variance has eigh's rounding error in its place: as for a matrix's rank, that counts as 0.
+        rounding = mean.size * jnp.finfo(values.dtype).eps * values[-1]
+        return Normal(mean, jnp.where(values > rounding, values, 0), vectors)
     if cov.shape in ((), mean.shape):
         return Normal(mean, jnp.broadcast_to(cov, mean.shape).reshape(-1), None)
     raise InputError(

@@ -38,10 +38,12 @@ def draw(
     (`from_network(...).bind(params)` is such a function). `shape_like` is one example: a shape, an array, a
     `jax.ShapeDtypeStruct`, or a tree of the last two. `chunk` examples run at a time (by default as many as make 4
     million numbers, at most 128); samples are the same bits for every n, and for every `start` that is a multiple of
-    `chunk`. `progress(done, n)` is called after each chunk. Raises InputError for a bad n, or a cond that does not
-    lead with n."""
+    `chunk`. `progress(done, n)` is called after each chunk. Raises InputError for a bad n, start or chunk, or a cond
+    that does not lead with n."""
     if n < 1:
         raise InputError(f"draw got n={n} samples, expected at least 1")
+    if start < 0 or (chunk is not None and chunk < 1):
+        raise InputError(f"draw got start={start} and chunk={chunk}, expected start >= 0 and chunk >= 1 (or None)")
     for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
         if np.shape(leaf)[:1] != (n,):
             name = f"cond{jax.tree_util.keystr(path)}"

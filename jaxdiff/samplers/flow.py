@@ -11,6 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, partial
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.samplers.stepper import believe
@@ -43,8 +44,14 @@ def flow(
 
     Tsit5 and a PID controller unless others are given. Under `jax.vmap` each example takes its own steps; given a
     batch and a denoiser of batches (`jax.vmap(denoise, (0, None))`) all share one. `result ==
-    diffrax.RESULTS.successful` unless the solver gave up, in which case x is not to be used."""
+    diffrax.RESULTS.successful` unless the solver gave up, in which case x is not to be used. Raises InputError for an
+    implicit solver, whose calls nobody counts."""
     solver = diffrax.Tsit5() if solver is None else solver
+    if isinstance(solver, diffrax.AbstractImplicitSolver):
+        raise InputError(
+            f"flow got the implicit solver {type(solver).__name__}, whose inner iterations hide the number of denoiser "
+            "calls; use an explicit one such as diffrax.Tsit5() or diffrax.Dopri8(): in the angle the flow is not stiff"
+        )
     # (EDM and Song et al. use an I controller; these coefficients are diffrax's defaults.)
     controller = diffrax.PIDController(rtol=rtol, atol=atol) if controller is None else controller
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
@@ -91,6 +98,6 @@ def _calls(solver, steps):
     """Denoiser calls of `steps` solver steps, rejected ones included: a first-same-as-last tableau saves one a step."""
     tableau = getattr(solver, "tableau", None)
     if tableau is None:
-        return steps
+        return steps + int(isinstance(solver, diffrax.ReversibleHeun))  # which begins with one call more
     stages = tableau.num_stages
     return (stages - 1) * steps + 1 if tableau.fsal else stages * steps

@@ -12,16 +12,17 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast, keys_of, partial
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.samplers.stepper import Stepper, believe
+from jaxdiff.types import Scalar
 
 
 def churn(
     process: Gaussian,
     inner: Stepper,
-    amount: float,
+    amount: float | Scalar,
     *,
-    low: float = 0.0,
-    high: float = jnp.inf,
-    noise_scale: float = 1.0,
+    low: float | Scalar = 0.0,
+    high: float | Scalar = jnp.inf,
+    noise_scale: float | Scalar = 1.0,
 ) -> Stepper:
     """Climb to the noise level (1 + amount) sigma / alpha, then take the inner step from there (Karras et al. 2022,
     Alg. 2).
@@ -57,7 +58,7 @@ def _churn(process, inner, numbers, key, denoise, carry, x, t, s, *, noise=jax.r
     return inner.step(step_key, denoise, carry, x, up, s, noise=noise)
 
 
-def langevin(process: Gaussian, inner: Stepper, *, snr: float = 0.16, steps: int = 1) -> Stepper:
+def langevin(process: Gaussian, inner: Stepper, *, snr: float | Scalar = 0.16, steps: int = 1) -> Stepper:
     """After the inner step, `steps` Langevin corrections at its end: x += e score + sqrt(2 e) z, e = 2 (snr sigma)^2.
 
     Song et al. (2021) take snr |z| / |score|, averaged over the batch, for snr sigma; its expected value is used here,

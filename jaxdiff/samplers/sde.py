@@ -6,9 +6,10 @@ from jax.tree_util import Partial
 from jaxdiff.numerics import as_array, cast
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.samplers.stepper import Stepper, believe, one_step, starts_with_signal
+from jaxdiff.types import Scalar
 
 
-def ddim(process: Gaussian, eta: float = 0.0) -> Stepper:
+def ddim(process: Gaussian, eta: float | Scalar = 0.0) -> Stepper:
     """Song et al. (2021), eq. 12: Euler (eta = 0) to DDPM's ancestral step (eta = 1).
 
     x_s = alpha_s D + sqrt(sigma_s^2 - c^2) eps + c z, where c is eta times the standard deviation of p(x_s | x_t,
@@ -34,7 +35,7 @@ def _ancestral(process, key, denoise, x, t, s, noise):
     return mean + std * noise(key, x.shape, x.dtype)
 
 
-def reverse_sde(process: Gaussian, eta: float = 1.0) -> Stepper:
+def reverse_sde(process: Gaussian, eta: float | Scalar = 1.0) -> Stepper:
     """Euler-Maruyama on dx = (f x - (1 + eta^2) / 2 g^2 score) dt + eta g dW, backwards in t (Song et al. 2021, eq. 6).
 
     Every eta has the same marginals: 1 is Anderson's reverse SDE, 0 the probability flow. Needs alpha > 0 at the start

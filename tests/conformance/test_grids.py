@@ -1,0 +1,206 @@
+"""Sampling times fall from noise to data on every process and are the published sequences; training times are laws whose
+weighted means are the same integral."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import papers
+import pytest
+from roster import GRIDS, PROCESSES, TRAINING_TIMES
+from scipy import stats
+
+from jaxdiff import grids, processes
+from jaxdiff.errors import InputError
+
+every_process = pytest.mark.parametrize("name", PROCESSES)
+
+
+@every_process
+def test_every_grid_falls_from_noise_to_the_data_end_and_compiles_with_a_traced_process(name):
+    process, traces = PROCESSES[name](), 0
+
+    @jax.jit
+    def compiled(process):
+        nonlocal traces
+        traces += 1
+        return {grid: make(process, 18) for grid, make in GRIDS.items()}
+
+    within = compiled(process)
+    compiled(PROCESSES[name]())
+    assert traces == 1
+    for grid, make in GRIDS.items():
+        for n in (1, 2, 18):
+            ts = np.asarray(make(process, n))
+            assert ts.shape == (n + 1,), (grid, n)
+            assert ts[0] <= 1, (grid, n)
+            assert ts[-1] == 0, (grid, n)
+            assert np.all(np.diff(ts) < 0), (grid, n, ts)
+            if grid in ("uniform", "karras", "logsnr"):  # the others keep their published highest level
+                assert ts[0] == 1, (grid, n)
+        np.testing.assert_allclose(within[grid], ts, rtol=1e-4, atol=1e-6, err_msg=grid)
+
+
+def levels(process, ts):
+    alpha, sigma = process.scales(ts)
+    return np.asarray(sigma / alpha)
+
+
+def test_published_sequences(x64):
+    edm, ve, vp = processes.edm(), processes.ve(), processes.vp()
+    # Karras et al. (2022), eq. 5, N = 18, sigma from 80 to .002, rho = 7.
+    exact = [80, 57.58598472124816, 1.9233398370400518, 0.0075280199627840785, 0.002, 0]
+    np.testing.assert_allclose(levels(edm, grids.karras(edm, 18))[[0, 1, 9, -3, -2, -1]], exact, rtol=1e-12)
+    # Song et al.'s VP levels at N = 5: on VP itself, and on EDM once it reaches so far.
+    exact = [152.1669702839464, 17.04912255896805, 3.422244762572157, 0.9575264822375213, 0.010485992786706403]
+    for process in (vp, processes.edm(200.0)):
+        np.testing.assert_allclose(levels(process, grids.vp(process, 5))[:-1], exact, rtol=1e-9)
+    np.testing.assert_allclose(grids.vp(vp, 5), [1, 0.75025, 0.5005, 0.25075, 0.001, 0], rtol=1e-9)
+    # sigma^2 = 100^2 (.02^2 / 100^2)^(i / (N - 1)): uniform times on VE, whose own end the last level is.
+    np.testing.assert_allclose(grids.ve(ve, 4), [1, 0.75, 0.5, 0.25, 0], rtol=1e-12, atol=1e-12)
+    wide = processes.edm(100.0)
+    np.testing.assert_allclose(levels(wide, grids.ve(wide, 3)), [100, 2**0.5, 0.02, 0], rtol=1e-12)
+    # Exponential from 10 to .1.
+    exact = [10, 3.1622776601683795, 1, 0.31622776601683794, 0.1, 0]
+    spaced = grids.logsnr(edm, 5, sigma_min=0.1, sigma_max=10.0)
+    np.testing.assert_allclose(levels(edm, spaced), exact, rtol=1e-12)
+    polynomial = grids.karras(edm, 4, sigma_min=1.0, sigma_max=16.0, rho=2.0)  # 4, 3, 2, 1 squared
+    np.testing.assert_allclose(levels(edm, polynomial), [16, 9, 4, 1, 0], rtol=1e-12)
+
+
+def test_iddpm_picks_from_the_published_table(x64):
+    """sigma_max = 81 leaves u_8 ... u_999; step i takes u at 8 + round(i (992 - 1) / (N - 1)) (Table 1)."""
+    table = papers.iddpm_table()
+    for j, u in papers.IDDPM_U.items():
+        np.testing.assert_allclose(table[j], u, rtol=1e-12)
+    picks = [table[8 + int(np.round(991 / 17 * i))] for i in range(18)]
+    for process in (processes.edm(100.0), processes.iddpm()):
+        got = levels(process, grids.iddpm(process, 18))
+        np.testing.assert_allclose(got, [*picks, 0], rtol=1e-9)
+    np.testing.assert_allclose(got[[0, 17]], [80.20370184547417, 0.006425412771141183], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["karras", "logsnr", "vp", "ve", "iddpm"])
+def test_the_levels_of_a_grid_do_not_depend_on_the_process(name, x64):
+    """Between its ends a published sequence is the same levels, whoever walks it."""
+    reference = None
+    for process in (
+        processes.edm(200.0),
+        processes.flow(),
+        processes.cosine(),
+        processes.logsnr(lambda t: 40 * t - 20),
+    ):
+        got = levels(process, GRIDS[name](process, 9, sigma_min=0.05, sigma_max=50.0))[:-1]
+        reference = got if reference is None else reference
+        np.testing.assert_allclose(got, reference, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_of_no_steps_is_refused(name):
+    for n in (0, -3):
+        with pytest.raises(InputError, match=r"steps, expected a whole number of at least 1"):
+            GRIDS[name](processes.vp(), n)
+
+
+@pytest.mark.parametrize("name", ["karras", "logsnr", "vp", "ve", "iddpm"])
+def test_a_range_that_is_empty_or_out_of_reach_is_refused(name):
+    make, ve = GRIDS[name], processes.ve()
+    with pytest.raises(InputError, match=r"sigma_min=2.0 is not below sigma_max=1.0"):
+        make(ve, 4, sigma_min=2.0, sigma_max=1.0)
+    if name != "iddpm":
+        with pytest.raises(InputError, match=r"sigma_min=0.001 is outside the process's noise levels \[0.02, 100\]"):
+            make(ve, 4, sigma_min=0.001)
+        with pytest.raises(InputError, match="sigma_max=200 is outside"):
+            make(ve, 4, sigma_max=200.0)
+    else:
+        with pytest.raises(InputError, match="no iDDPM noise level lies in the process's range"):
+            make(ve, 4, sigma_min=0.0201, sigma_max=0.0202)
+
+
+# Training times ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["uniform", "stratified", "importance"])
+def test_weighted_means_estimate_the_integral(name, key):
+    """The mean of weight x t^2 is the integral of t^2 over [.001, 1], one third (less 1e-9 / 3)."""
+    for i, process in enumerate(("vp", "subvp", "ve", "edm")):
+        n = 20_000
+        t, weight = TRAINING_TIMES[name](jax.random.fold_in(key, i), PROCESSES[process](), n, low=1e-3, high=1.0)
+        values = np.asarray(weight * t**2, np.float64)
+        assert abs(values.mean() - 1 / 3) < max(5 * values.std() / np.sqrt(n), 1e-5)
+        assert 1e-3 * (1 - 1e-6) <= t.min() < t.max() <= 1
+
+
+def test_stratified_times_have_one_in_each_part_and_far_less_variance(key):
+    n, keys = 64, jax.random.split(key, 200)
+    laws = {name: TRAINING_TIMES[name] for name in ("uniform", "stratified")}
+    means = {}
+    for name, law in laws.items():
+        t = np.asarray(jax.vmap(lambda k, law=law: law(k, processes.vp(), n, low=0.0).t)(keys))
+        assert t.min() > 0
+        means[name] = np.mean(t**2, axis=1)
+    assert np.all((t * n > np.arange(n)) & (t * n <= np.arange(1, n + 1)))
+    # Var of one stratum of width 1 / n is n^2 times smaller: 4096 up to constants.
+    assert means["stratified"].var() < means["uniform"].var() / 500
+
+
+def test_importance_times_flatten_the_likelihood_weight_and_have_its_published_total(key):
+    """Z = the integral of g^2 / sigma^2 over [.001, 1]: 19.1654 for VP, 28.2809 for sub-VP; and uniform t on VE."""
+    for name, total in (("vp", 19.1654), ("subvp", 28.2809), ("ve", 2 * np.log(5000) * 0.999)):
+        process = PROCESSES[name]()
+        t, weight = grids.importance_times(key, process, 1000, low=1e-3)
+        flat = np.asarray(weight * process.sde(t)[1] / process.scales(t)[1] ** 2)
+        np.testing.assert_allclose(flat, total, rtol=2e-5, err_msg=name)
+    np.testing.assert_allclose(weight, 0.999, rtol=1e-4)
+    # The law itself, against quadrature of its density: -log SNR falls short of the start by u Z.
+    t = np.asarray(grids.importance_times(key, processes.vp(), 4000, low=1e-3).t, np.float64)
+    b = 0.1 * t + 9.95 * t**2
+    a0, a1 = (np.log(np.expm1(0.1 * v + 9.95 * v**2)) for v in (1e-3, 1.0))
+    assert stats.kstest((np.log(np.expm1(b)) - a0) / (a1 - a0), "uniform", method="asymp").pvalue > 1e-6
+
+
+@every_process
+def test_lognormal_times_have_normal_log_levels(name, key):
+    process, n = PROCESSES[name](), 20_000
+    # A narrow law, so that no process cuts its tails: VE stops at ln .02 = -3.9, log-SNR at 2.5.
+    t, weight = grids.lognormal_times(key, process, n, mean=-0.5, std=0.5)
+    log_level = np.log(levels(process, t).astype(np.float64))
+    assert stats.kstest(log_level, stats.norm(-0.5, 0.5).cdf, method="asymp").pvalue > 1e-6
+    np.testing.assert_array_equal(weight, 1)
+    # A wide law stays in the process's range.
+    t, _ = grids.lognormal_times(key, process, 1000, mean=0.0, std=20.0)
+    assert np.all((t >= 0) & (t <= 1))
+
+
+def test_lognormal_defaults_are_karras():
+    log_level = np.log(levels(processes.edm(), grids.lognormal_times(jax.random.key(0), processes.edm(), 20_000).t))
+    assert abs(log_level.mean() + 1.2) < 5 * 1.2 / np.sqrt(20_000)
+    assert abs(log_level.std() / 1.2 - 1) < 5 / np.sqrt(2 * 20_000)
+
+
+@pytest.mark.parametrize("name", TRAINING_TIMES)
+def test_training_times_repeat_by_key_and_compile_once(name, key):
+    traces = 0
+
+    @jax.jit
+    def compiled(key, process):
+        nonlocal traces
+        traces += 1
+        return TRAINING_TIMES[name](key, process, 8)
+
+    one, again = compiled(key, processes.vp()), compiled(key, processes.vp(0.2, 15.0))
+    assert traces == 1
+    assert one.t.shape == one.weight.shape == (8,)
+    assert one.t.dtype == one.weight.dtype == jnp.float32
+    np.testing.assert_allclose(one.t, TRAINING_TIMES[name](key, processes.vp(), 8).t, rtol=1e-4)
+    if name in ("lognormal", "importance"):
+        assert not np.allclose(one.t, again.t)  # the process decides
+
+
+def test_bad_training_times_are_refused(key):
+    for law in (grids.uniform_times, grids.stratified_times):
+        with pytest.raises(InputError, match=r"low=0.5, high=0.1, expected 0 <= low < high <= 1"):
+            law(key, processes.vp(), 4, low=0.5, high=0.1)
+    with pytest.raises(InputError, match="log-SNR is infinite at t=0.001 or t=1.0"):
+        grids.importance_times(key, processes.flow(), 4)
+    with pytest.raises(InputError, match="log-SNR is infinite at t=0.0"):
+        grids.importance_times(key, processes.vp(), 4, low=0.0)
