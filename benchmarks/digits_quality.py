@@ -46,8 +46,8 @@ def main() -> None:
         row, agreement = report["frechet"], report["class_agreement"]
         print(
             f"{name:<30} Frechet {distances[name]:.4f}; at {report['counts']['compared']:.0f} samples "
-            f"{row['value']:.4f}, real data {row['floor']:.4f} +- {row['floor_std']:.4f}; class agreement {agreement['value']:.3f}, "
-            f"real data {agreement['floor']:.3f}; {seconds:.0f} s",
+            f"{row['value']:.4f}, real data {row['floor']:.4f} +- {row['floor_std']:.4f}; class agreement "
+            f"{agreement['value']:.3f}, real data {agreement['floor']:.3f}; {seconds:.0f} s",
             flush=True,
         )
     first, second, *_ = distances.values()
