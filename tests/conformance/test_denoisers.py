@@ -1,5 +1,5 @@
-"""A network becomes a denoiser by its row: scaled input, noise embedding, conditioning, dropout key and dtypes, and the same
-adapter, loss and sampler carry Flax Linen, Equinox and plain functions."""
+"""A network becomes a denoiser by its row: scaled input, noise embedding, conditioning, dropout key and dtypes, and the
+same adapter, loss and sampler carry Flax Linen, Equinox and plain functions."""
 
 import equinox as eqx
 import flax.linen
@@ -111,7 +111,7 @@ def test_the_network_runs_in_its_parameters_dtype_and_the_state_keeps_its_own(x6
         for params in (jnp.float32, jnp.bfloat16, jnp.float64):
             for state in (jnp.float64, jnp.float32):
                 x = jnp.asarray(X, state)
-                got = net({"w": jnp.asarray(0.5, params), "steps": jnp.asarray(3)})(x, T)
+                got = jax.eval_shape(net({"w": jnp.asarray(0.5, params), "steps": jnp.asarray(3)}), x, T)
                 assert got.dtype == state
     # A float64 state keeps its bits beside a float32 network: x itself passes by c_skip, not through the network.
     x = jnp.array([1.0 + 1e-12])

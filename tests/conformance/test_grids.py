@@ -1,5 +1,5 @@
-"""Sampling times fall from noise to data on every process and are the published sequences; training times are laws whose
-weighted means are the same integral."""
+"""Sampling times fall from noise to data on every process and are the published sequences; training times are laws
+whose weighted means are the same integral."""
 
 import jax
 import jax.numpy as jnp
@@ -23,48 +23,56 @@ def test_every_grid_falls_from_noise_to_the_data_end_and_compiles_with_a_traced_
     def compiled(process):
         nonlocal traces
         traces += 1
-        return {grid: make(process, 18) for grid, make in GRIDS.items()}
+        return {(grid, n): make(process, n) for grid, make in GRIDS.items() for n in (1, 2, 18)}
 
     within = compiled(process)
     compiled(PROCESSES[name]())
     assert traces == 1
-    for grid, make in GRIDS.items():
-        for n in (1, 2, 18):
-            ts = np.asarray(make(process, n))
-            assert ts.shape == (n + 1,), (grid, n)
-            assert ts[0] <= 1, (grid, n)
-            assert ts[-1] == 0, (grid, n)
-            assert np.all(np.diff(ts) < 0), (grid, n, ts)
-            if grid in ("uniform", "karras", "logsnr"):  # the others keep their published highest level
-                assert ts[0] == 1, (grid, n)
-        np.testing.assert_allclose(within[grid], ts, rtol=1e-4, atol=1e-6, err_msg=grid)
+    for (grid, n), ts in within.items():
+        assert ts.shape == (n + 1,), (grid, n)
+        assert ts[0] <= 1, (grid, n)
+        assert ts[-1] == 0, (grid, n)
+        assert np.all(np.diff(ts) < 0), (grid, n, ts)
+        if grid in ("uniform", "karras", "logsnr"):  # the others keep their published highest level
+            assert ts[0] == 1, (grid, n)
+    if name in ("vp", "ve"):  # the same sequence from a process that is known
+        for grid, make in GRIDS.items():
+            np.testing.assert_allclose(make(process, 18), within[grid, 18], rtol=1e-4, atol=1e-6, err_msg=grid)
 
 
-def levels(process, ts):
-    alpha, sigma = process.scales(ts)
-    return np.asarray(sigma / alpha)
+def walked(process, make):
+    """(times, levels) of a grid, in one compiled program."""
+
+    @jax.jit
+    def both(process):
+        ts = make(process)
+        return ts, jnp.divide(*process.scales(ts)[::-1])
+
+    return jax.device_get(both(process))
 
 
 def test_published_sequences(x64):
     edm, ve, vp = processes.edm(), processes.ve(), processes.vp()
     # Karras et al. (2022), eq. 5, N = 18, sigma from 80 to .002, rho = 7.
     exact = [80, 57.58598472124816, 1.9233398370400518, 0.0075280199627840785, 0.002, 0]
-    np.testing.assert_allclose(levels(edm, grids.karras(edm, 18))[[0, 1, 9, -3, -2, -1]], exact, rtol=1e-12)
+    _, got = walked(edm, lambda p: grids.karras(p, 18))
+    np.testing.assert_allclose(got[[0, 1, 9, -3, -2, -1]], exact, rtol=1e-12)
     # Song et al.'s VP levels at N = 5: on VP itself, and on EDM once it reaches so far.
     exact = [152.1669702839464, 17.04912255896805, 3.422244762572157, 0.9575264822375213, 0.010485992786706403]
-    for process in (vp, processes.edm(200.0)):
-        np.testing.assert_allclose(levels(process, grids.vp(process, 5))[:-1], exact, rtol=1e-9)
-    np.testing.assert_allclose(grids.vp(vp, 5), [1, 0.75025, 0.5005, 0.25075, 0.001, 0], rtol=1e-9)
+    for process in (processes.edm(200.0), vp):
+        ts, got = walked(process, lambda p: grids.vp(p, 5))
+        np.testing.assert_allclose(got[:-1], exact, rtol=1e-9)
+    np.testing.assert_allclose(ts, [1, 0.75025, 0.5005, 0.25075, 0.001, 0], rtol=1e-9)
     # sigma^2 = 100^2 (.02^2 / 100^2)^(i / (N - 1)): uniform times on VE, whose own end the last level is.
-    np.testing.assert_allclose(grids.ve(ve, 4), [1, 0.75, 0.5, 0.25, 0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(walked(ve, lambda p: grids.ve(p, 4))[0], [1, 0.75, 0.5, 0.25, 0], rtol=1e-12, atol=1e-12)
     wide = processes.edm(100.0)
-    np.testing.assert_allclose(levels(wide, grids.ve(wide, 3)), [100, 2**0.5, 0.02, 0], rtol=1e-12)
+    np.testing.assert_allclose(walked(wide, lambda p: grids.ve(p, 3))[1], [100, 2**0.5, 0.02, 0], rtol=1e-12)
     # Exponential from 10 to .1.
     exact = [10, 3.1622776601683795, 1, 0.31622776601683794, 0.1, 0]
-    spaced = grids.logsnr(edm, 5, sigma_min=0.1, sigma_max=10.0)
-    np.testing.assert_allclose(levels(edm, spaced), exact, rtol=1e-12)
-    polynomial = grids.karras(edm, 4, sigma_min=1.0, sigma_max=16.0, rho=2.0)  # 4, 3, 2, 1 squared
-    np.testing.assert_allclose(levels(edm, polynomial), [16, 9, 4, 1, 0], rtol=1e-12)
+    _, got = walked(edm, lambda p: grids.logsnr(p, 5, sigma_min=0.1, sigma_max=10.0))
+    np.testing.assert_allclose(got, exact, rtol=1e-12)
+    _, got = walked(edm, lambda p: grids.karras(p, 4, sigma_min=1.0, sigma_max=16.0, rho=2.0))
+    np.testing.assert_allclose(got, [4**2, 3**2, 2**2, 1, 0], rtol=1e-12)
 
 
 def test_iddpm_picks_from_the_published_table(x64):
@@ -74,24 +82,21 @@ def test_iddpm_picks_from_the_published_table(x64):
         np.testing.assert_allclose(table[j], u, rtol=1e-12)
     picks = [table[8 + int(np.round(991 / 17 * i))] for i in range(18)]
     for process in (processes.edm(100.0), processes.iddpm()):
-        got = levels(process, grids.iddpm(process, 18))
+        _, got = walked(process, lambda p: grids.iddpm(p, 18))
         np.testing.assert_allclose(got, [*picks, 0], rtol=1e-9)
     np.testing.assert_allclose(got[[0, 17]], [80.20370184547417, 0.006425412771141183], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["karras", "logsnr", "vp", "ve", "iddpm"])
-def test_the_levels_of_a_grid_do_not_depend_on_the_process(name, x64):
+def test_the_levels_of_a_grid_do_not_depend_on_the_process(x64):
     """Between its ends a published sequence is the same levels, whoever walks it."""
-    reference = None
-    for process in (
-        processes.edm(200.0),
-        processes.flow(),
-        processes.cosine(),
-        processes.logsnr(lambda t: 40 * t - 20),
-    ):
-        got = levels(process, GRIDS[name](process, 9, sigma_min=0.05, sigma_max=50.0))[:-1]
-        reference = got if reference is None else reference
-        np.testing.assert_allclose(got, reference, rtol=1e-8)
+    published = [GRIDS[name] for name in ("karras", "logsnr", "vp", "ve", "iddpm")]
+
+    def every(process):
+        return jnp.stack([make(process, 9, sigma_min=0.05, sigma_max=50.0) for make in published])
+
+    _, reference = walked(processes.edm(200.0), every)
+    for process in (processes.flow(), processes.cosine()):
+        np.testing.assert_allclose(walked(process, every)[1], reference, rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -109,7 +114,7 @@ def test_a_range_that_is_empty_or_out_of_reach_is_refused(name):
     if name != "iddpm":
         with pytest.raises(InputError, match=r"sigma_min=0.001 is outside the process's noise levels \[0.02, 100\]"):
             make(ve, 4, sigma_min=0.001)
-        with pytest.raises(InputError, match="sigma_max=200 is outside"):
+        with pytest.raises(InputError, match=r"sigma_max=200 is outside"):
             make(ve, 4, sigma_max=200.0)
     else:
         with pytest.raises(InputError, match="no iDDPM noise level lies in the process's range"):
@@ -122,9 +127,10 @@ def test_a_range_that_is_empty_or_out_of_reach_is_refused(name):
 @pytest.mark.parametrize("name", ["uniform", "stratified", "importance"])
 def test_weighted_means_estimate_the_integral(name, key):
     """The mean of weight x t^2 is the integral of t^2 over [.001, 1], one third (less 1e-9 / 3)."""
-    for i, process in enumerate(("vp", "subvp", "ve", "edm")):
-        n = 20_000
-        t, weight = TRAINING_TIMES[name](jax.random.fold_in(key, i), PROCESSES[process](), n, low=1e-3, high=1.0)
+    n = 20_000
+    for i, process in enumerate(("vp", "ve")):
+        law = jax.jit(lambda key, process: TRAINING_TIMES[name](key, process, n, low=1e-3, high=1.0))
+        t, weight = law(jax.random.fold_in(key, i), PROCESSES[process]())
         values = np.asarray(weight * t**2, np.float64)
         assert abs(values.mean() - 1 / 3) < max(5 * values.std() / np.sqrt(n), 1e-5)
         assert 1e-3 * (1 - 1e-6) <= t.min() < t.max() <= 1
@@ -145,14 +151,21 @@ def test_stratified_times_have_one_in_each_part_and_far_less_variance(key):
 
 def test_importance_times_flatten_the_likelihood_weight_and_have_its_published_total(key):
     """Z = the integral of g^2 / sigma^2 over [.001, 1]: 19.1654 for VP, 28.2809 for sub-VP; and uniform t on VE."""
+
+    @jax.jit
+    def flattened(process):
+        t, weight = grids.importance_times(key, process, 4000, low=1e-3)
+        return t, weight, weight * process.sde(t)[1] / process.scales(t)[1] ** 2
+
+    times = {}
     for name, total in (("vp", 19.1654), ("subvp", 28.2809), ("ve", 2 * np.log(5000) * 0.999)):
         process = PROCESSES[name]()
-        t, weight = grids.importance_times(key, process, 1000, low=1e-3)
-        flat = np.asarray(weight * process.sde(t)[1] / process.scales(t)[1] ** 2)
+        t, weight, flat = flattened(process)
+        times[name] = np.asarray(t, np.float64)
         np.testing.assert_allclose(flat, total, rtol=2e-5, err_msg=name)
     np.testing.assert_allclose(weight, 0.999, rtol=1e-4)
     # The law itself, against quadrature of its density: -log SNR falls short of the start by u Z.
-    t = np.asarray(grids.importance_times(key, processes.vp(), 4000, low=1e-3).t, np.float64)
+    t = times["vp"]
     b = 0.1 * t + 9.95 * t**2
     a0, a1 = (np.log(np.expm1(0.1 * v + 9.95 * v**2)) for v in (1e-3, 1.0))
     assert stats.kstest((np.log(np.expm1(b)) - a0) / (a1 - a0), "uniform", method="asymp").pvalue > 1e-6
@@ -161,18 +174,25 @@ def test_importance_times_flatten_the_likelihood_weight_and_have_its_published_t
 @every_process
 def test_lognormal_times_have_normal_log_levels(name, key):
     process, n = PROCESSES[name](), 20_000
+
     # A narrow law, so that no process cuts its tails: VE stops at ln .02 = -3.9, log-SNR at 2.5.
-    t, weight = grids.lognormal_times(key, process, n, mean=-0.5, std=0.5)
-    log_level = np.log(levels(process, t).astype(np.float64))
+    @jax.jit
+    def times(process):
+        narrow = grids.lognormal_times(key, process, n, mean=-0.5, std=0.5)
+        return narrow, grids.lognormal_times(key, process, n, mean=0.0, std=20.0)
+
+    (t, weight), (wide, _) = times(process)
+    alpha, sigma = papers.SCHEDULES[name](np.asarray(t, np.float64))
+    log_level = np.log(sigma / alpha)
     assert stats.kstest(log_level, stats.norm(-0.5, 0.5).cdf, method="asymp").pvalue > 1e-6
     np.testing.assert_array_equal(weight, 1)
     # A wide law stays in the process's range.
-    t, _ = grids.lognormal_times(key, process, 1000, mean=0.0, std=20.0)
-    assert np.all((t >= 0) & (t <= 1))
+    assert np.all((wide >= 0) & (wide <= 1))
 
 
 def test_lognormal_defaults_are_karras():
-    log_level = np.log(levels(processes.edm(), grids.lognormal_times(jax.random.key(0), processes.edm(), 20_000).t))
+    t, _ = jax.jit(lambda process: grids.lognormal_times(jax.random.key(0), process, 20_000))(processes.edm())
+    log_level = np.log(80 * np.asarray(t))
     assert abs(log_level.mean() + 1.2) < 5 * 1.2 / np.sqrt(20_000)
     assert abs(log_level.std() / 1.2 - 1) < 5 / np.sqrt(2 * 20_000)
 
@@ -200,7 +220,7 @@ def test_bad_training_times_are_refused(key):
     for law in (grids.uniform_times, grids.stratified_times):
         with pytest.raises(InputError, match=r"low=0.5, high=0.1, expected 0 <= low < high <= 1"):
             law(key, processes.vp(), 4, low=0.5, high=0.1)
-    with pytest.raises(InputError, match="log-SNR is infinite at t=0.001 or t=1.0"):
+    with pytest.raises(InputError, match=r"log-SNR is infinite at t=0.001 or t=1.0"):
         grids.importance_times(key, processes.flow(), 4)
-    with pytest.raises(InputError, match="log-SNR is infinite at t=0.0"):
+    with pytest.raises(InputError, match=r"log-SNR is infinite at t=0.0"):
         grids.importance_times(key, processes.vp(), 4, low=0.0)

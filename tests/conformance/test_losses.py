@@ -1,5 +1,6 @@
-"""Every loss is what its paper says: on the exact denoiser of Gaussian data, its mean is weight x (a - b alpha / sigma)^2
-x tr MMSE, with schedules, rows, weights and the error typed from the papers; pairs that are one loss agree draw by draw."""
+"""Every loss is what its paper says: on the exact denoiser of Gaussian data, its mean is weight x (a - b alpha /
+sigma)^2 x tr MMSE, with schedules, rows, weights and the error typed from the papers; pairs that are one loss agree
+draw by draw."""
 
 import jax
 import jax.numpy as jnp

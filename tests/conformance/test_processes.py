@@ -1,5 +1,5 @@
-"""Every process is what its paper says: scales and (f, g^2) against the papers' formulas and each other, the inverse, the
-precision of float32, the prior, the perturbation, and p(x_s | x_t, x0) against Bayes' rule."""
+"""Every process is what its paper says: scales and (f, g^2) against the papers' formulas and each other, the inverse,
+the precision of float32, the prior, the perturbation, and p(x_s | x_t, x0) against Bayes' rule."""
 
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def test_drift_and_diffusion_are_the_papers(name, x64):
 
 @every_process
 def test_the_sde_moves_the_moments_as_alpha_and_sigma_do(name, x64):
-    """m' = f m and v' = 2 f v + g^2 over each thousandth of [0, .99] at once, then chained: iddpm's beta jumps there."""
+    """m' = f m and v' = 2 f v + g^2 over each thousandth of [0, .99], then chained: there iDDPM's beta jumps."""
     process, count, width = PROCESSES[name](), 990, 1e-3
     sde = eqx.filter_jit(process.sde)
     start = np.arange(count)
@@ -82,8 +82,8 @@ def test_float32_keeps_its_precision_over_the_whole_range(name, x64):
     ratio = np.geomspace(0.002, 100, 1000).astype(np.float32)
     alpha, sigma = np.asarray(process.scales(np.array([0.0, 1.0])))
     ratio = ratio[(ratio * alpha[0] >= sigma[0]) & (ratio * alpha[1] <= sigma[1])]
-    low = *process.scales(t), process.log_snr(t), process.time_of(ratio)
-    high = *process.scales(t.astype(float)), process.log_snr(t.astype(float)), process.time_of(ratio.astype(float))
+    both = jax.jit(lambda t, ratio: (*process.scales(t), process.log_snr(t), process.time_of(ratio)))
+    low, high = both(t, ratio), both(t.astype(float), ratio.astype(float))
     assert {x.dtype for x in low} == {jnp.dtype("float32")}
     # A log crosses zero, where only its absolute error means something: that is the ratio's relative error. So does
     # VE's time, a log of sigma / sigma_min.
@@ -291,16 +291,16 @@ def test_a_process_is_a_pytree_that_compiles_once_and_maps(name):
     def quantities(process, t):
         nonlocal traces
         traces += 1
-        return jax.vmap(lambda t: _quantities(process, t))(t)
+        looped = [_quantities(process, t[i]) for i in range(3)]
+        # Mapped, as an array of times (which gives a number a time), and one by one.
+        return jax.vmap(lambda t: _quantities(process, t))(t), _quantities(process, t), looped
 
     t = jnp.array([0.2, 0.5, 0.9])
-    mapped = quantities(jax.tree.unflatten(form, leaves), t)
+    mapped, together, looped = quantities(jax.tree.unflatten(form, leaves), t)
     quantities(PROCESSES[name](), t)
     assert traces == 1
-    looped = [_quantities(process, u) for u in t]
-    np.testing.assert_allclose(np.stack(mapped, 1), looped, rtol=2e-5, atol=1e-6)
-    together = _quantities(process, t)  # an array of times gives a number a time
-    np.testing.assert_allclose(np.stack(together, 1), looped, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(mapped, together, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(np.transpose(looped), together, rtol=2e-5, atol=1e-6)
 
 
 @every_process
@@ -308,10 +308,17 @@ def test_dtype_in_is_dtype_out(name, key, x64):
     process = PROCESSES[name]()
     for dtype in (jnp.float32, jnp.float64, jnp.bfloat16):
         t, x = jnp.asarray(0.5, dtype), jnp.ones(3, dtype)
-        outs = [*_quantities(process, t), process.perturb(key, x, t), process.prior(key, x)]
-        outs += [process.perturb(key, x, 0.5)]
+        outs = jax.eval_shape(
+            lambda t, x: (
+                *_quantities(process, t),
+                process.perturb(key, x, t),
+                process.perturb(key, x, 0.5),
+                process.prior(key, x),
+            ),
+            t,
+            x,
+        )
         assert {out.dtype for out in outs} == {jnp.dtype(dtype)}
-        assert all(np.all(np.isfinite(np.asarray(out, np.float64))) for out in outs)
 
 
 LEARNABLE = [name for name in PROCESSES if name not in ("flow", "iddpm")]
@@ -324,14 +331,20 @@ def test_gradients_of_a_schedule_are_finite_at_both_ends_and_match_differences(n
     def probe(process, t):
         return jnp.stack([*process.scales(t), process.time_of(0.3 + t), process.sde(t)[1]])
 
+    @jax.jit
+    def slopes(process, shift, t):
+        up, down = (jax.tree.map(lambda a, b, s=s: a + s * b, process, shift) for s in (1, -1))
+        _, exact = jax.jvp(lambda p: probe(p, t), (process,), (shift,))
+        return exact, (probe(up, t) - probe(down, t)) / 2
+
     shift = jax.tree.map(lambda leaf: 1e-6 * (1 + jnp.abs(leaf)), process)
-    up, down = (jax.tree.map(lambda a, b, s=s: a + s * b, process, shift) for s in (1, -1))
     for t in (0.2, 0.7):
-        _, exact = jax.jvp(lambda p, t=t: probe(p, t), (process,), (shift,))
-        np.testing.assert_allclose(exact, (probe(up, t) - probe(down, t)) / 2, rtol=1e-5, atol=1e-11)
+        exact, differences = slopes(process, shift, t)
+        np.testing.assert_allclose(exact, differences, rtol=1e-5, atol=1e-11)
     # The square root in sigma is no harm to (f, g^2), nor to alpha, at the very ends.
+    at = jax.jit(jax.grad(lambda p, t: p.scales(t)[0] + sum(p.sde(t))))
     for t in (0.0, 1.0) if name not in ALPHA_ENDS_AT_0 else (0.0,):
-        gradient = jax.grad(lambda p, t=t: p.scales(t)[0] + sum(p.sde(t)))(process)
+        gradient = at(process, t)
         assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
 
 
@@ -348,18 +361,16 @@ class Curve(eqx.Module):
 def test_a_learned_log_snr_is_a_process_and_every_door_has_its_gradient(x64):
     curve = Curve(jnp.array([6.0, 4.0, 2.0]))
 
+    @jax.jit
     def probe(curve, t):
         process = processes.logsnr(curve)
         return jnp.stack([*process.scales(t), process.log_snr(t), process.time_of(0.2 + t), *process.sde(t)])
 
+    forward, backward, eye = jax.jit(jax.jacfwd(probe)), jax.jit(jax.jacrev(probe)), 1e-6 * np.eye(3)
     for t in (0.0, 0.3, 1.0):
-        exact = jax.jacfwd(probe)(curve, t).rates
-        reverse = jax.jacrev(probe)(curve, t).rates
-        eye = 1e-6 * np.eye(3)
-        differences = np.stack(
-            [(probe(Curve(curve.rates + e), t) - probe(Curve(curve.rates - e), t)) / 2e-6 for e in eye]
-        )
-        np.testing.assert_allclose(exact, differences.T, rtol=1e-5, atol=1e-9)
+        exact, reverse = forward(curve, t).rates, backward(curve, t).rates
+        shifts = [probe(Curve(curve.rates + e), t) - probe(Curve(curve.rates - e), t) for e in eye]
+        np.testing.assert_allclose(exact, np.stack(shifts, 1) / 2e-6, rtol=1e-5, atol=1e-9)
         np.testing.assert_allclose(reverse, exact, rtol=1e-9, atol=1e-12)
     # A plain function is a gamma too.
     process = processes.logsnr(lambda t: 12 * t - 6)

@@ -1,6 +1,8 @@
 """The laws that every stepper of the roster keeps: it walks from t = 1 to t = 0 of every process on every grid, arrives
 near the data law, is a pytree, batches, repeats, and keeps its dtype. And every row of a network survives the walk."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,26 +15,28 @@ MEAN, STD = np.array([0.3, -0.8], np.float32), np.array([0.5, 1.0], np.float32)
 STEPS, BATCH = 128, 512
 
 
+@functools.cache
+def setting(process):
+    """The process, a denoiser for `draw`, and all grids on it, made once for all steppers."""
+    p = PROCESSES[process]()
+    oracle = oracles.gaussian(p, MEAN, STD**2)
+    return p, lambda cond: oracle.denoise, {name: grid(p, STEPS) for name, grid in GRIDS.items()}
+
+
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("name", STEPPERS)
 def test_a_stepper_walks_every_grid_and_arrives_at_the_data(name, process, key):
-    p, row = PROCESSES[process](), STEPPERS[name]
-    oracle, stepper = oracles.gaussian(p, MEAN, STD**2), row.make(p)
-
-    def draw(ts):
-        sampler = samplers.Sampler(p, stepper, ts, **ends(row, process, p))
-        return samplers.draw(key, BATCH, make_denoise, sampler, (2,), chunk=BATCH)
-
-    def make_denoise(cond):
-        return oracle.denoise
-
-    for grid in GRIDS.values():
-        found = draw(grid(p, STEPS))
-        assert np.isfinite(found).all()
-    # A grid that is fine at the data end: a few parts in a hundred of bias, and the noise of the batch.
-    found, noise = draw(grids.karras(p, STEPS)), 5 / np.sqrt(BATCH)
-    np.testing.assert_array_less(abs(found.mean(0) - MEAN) / STD, 0.05 + noise)
-    np.testing.assert_array_less(abs(found.std(0) / STD - 1), 0.1 + noise / np.sqrt(2))
+    row, (p, make_denoise, times) = STEPPERS[name], setting(process)
+    stepper, walkers = row.make(p), ends(row, process, p)
+    found = {
+        grid: samplers.draw(key, BATCH, make_denoise, samplers.Sampler(p, stepper, ts, **walkers), (2,), chunk=BATCH)
+        for grid, ts in times.items()
+    }
+    assert all(np.isfinite(x).all() for x in found.values())
+    # Karras' grid is fine at the data end: a few parts in a hundred of bias, and the noise of the batch.
+    x, noise = found["karras"], 5 / np.sqrt(BATCH)
+    np.testing.assert_array_less(abs(x.mean(0) - MEAN) / STD, 0.05 + noise)
+    np.testing.assert_array_less(abs(x.std(0) / STD - 1), 0.1 + noise / np.sqrt(2))
 
 
 def network(params, x, c_noise, cond):
