@@ -94,7 +94,8 @@ def to_data(row: Row, process: Gaussian, y: Array, x: Array, t: Time) -> Array:
     a, b = row(process, t)
     determinant = a * sigma - b * alpha
     parallel = determinant == 0
-    return jnp.where(parallel, y / a, (sigma * y - b * x) / jnp.where(parallel, 1, determinant))
+    # One division by what is not 0: in a branch not taken, y / 0 would still make the gradient NaN.
+    return jnp.where(parallel, y, sigma * y - b * x) / jnp.where(parallel, a, determinant)
 
 
 def from_data(row: Row, process: Gaussian, x0: Array, x: Array, t: Time) -> Array:

@@ -138,14 +138,24 @@ def test_rows_map_compile_once_and_keep_their_dtype(x64):
         traces += 1
         return jax.vmap(lambda y, x, t: to_data(row, process, y, x, t))(y, x, t)
 
-    for dtype in (jnp.float32, jnp.bfloat16):
+    y, x, t = (jnp.asarray(v, jnp.float32) for v in (Y, X0, TIMES))
+    for spread in (2.0, 0.5):
+        mapped = convert(parameterizations.edm(spread), processes.vp(), y, x, t)
+    assert traces == 1
+    row = parameterizations.edm(0.5)
+    looped = [to_data(row, processes.vp(), *one) for one in zip(y, x, t, strict=True)]
+    np.testing.assert_allclose(mapped, looped, rtol=1e-5)
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float64):
         y, x, t = (jnp.asarray(v, dtype) for v in (Y, X0, TIMES))
-        traces = 0
-        for _ in range(2):
-            mapped = convert(parameterizations.edm(0.5), processes.vp(), y, x, t)
-        assert (traces, mapped.dtype) == (1, dtype)
-        for row in ROWS.values():  # the edm row last
-            one, together = to_data(row, processes.vp(), y[1], x[1], t[1]), to_data(row, processes.vp(), y, x, t)
-            assert {v.dtype for v in (one, together, *row(processes.vp(), t))} == {jnp.dtype(dtype)}
-            np.testing.assert_allclose(one, together[1], rtol=1e-5 if dtype == jnp.float32 else 0.1)
-        np.testing.assert_allclose(mapped, together, rtol=1e-5 if dtype == jnp.float32 else 0.1)
+        for row in ROWS.values():
+            outs = jax.eval_shape(
+                lambda y, x, t, row=row: (
+                    to_data(row, processes.vp(), y, x, t),
+                    from_data(row, processes.vp(), y, x, t),
+                    row(processes.vp(), t),
+                ),
+                y,
+                x,
+                t,
+            )
+            assert {out.dtype for out in jax.tree.leaves(outs)} == {jnp.dtype(dtype)}
