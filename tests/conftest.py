@@ -11,6 +11,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_disable_most_optimizations", True)  # programs are small and run once: compiling is the time
 
 
 @pytest.fixture
