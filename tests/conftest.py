@@ -6,12 +6,13 @@ import zlib
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs are small and run once: compiling is the time. (In the environment, for the tests' own processes too.)
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_disable_most_optimizations", True)  # programs are small and run once: compiling is the time
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Whole experiments, built from the same functions that you would compose by hand.
 
-A recipe is a package with `train`, `sample`, `evaluate` and `report`; a config names it, and the command line runs it."""
+A recipe is a package with `train`, `sample`, `evaluate` and `report`; a config names it, and the command line runs
+it."""
 
 from importlib import import_module
 from typing import Any

@@ -1,5 +1,5 @@
 """What can end a run that was started well: not a mistake of the caller, so not an `InputError`. The command line
-prints the sentence and exits with 1; whatever was saved before is still there."""
+prints the sentence and exits with 2; whatever was saved before is still there."""
 
 
 class RunStopped(RuntimeError):

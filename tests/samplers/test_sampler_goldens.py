@@ -67,6 +67,26 @@ def test_edm_with_churn_is_algorithm_2():
     is_golden(sampler, 1.9732207787, 0.0200884956)
 
 
+def test_the_last_step_of_algorithm_2_climbs_too():
+    """With S_min = 0, against the algorithm as printed (Karras et al. 2022, Alg. 2), every eps = 1."""
+    sampler = samplers.edm(processes.edm(), steps=5, churn=2.0, noise_scale=1.007)
+    t = np.append((80 ** (1 / 7) + np.arange(5) / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7, 0.0)
+
+    def denoise(x, sigma):
+        return (STD**2 * x + sigma**2 * MEAN) / (STD**2 + sigma**2)
+
+    x = t[0] * np.array([0.0, 1.0])
+    for i in range(5):
+        # The first climb stops at the process's own end.
+        up = min(t[i] * (1 + 2.0 / 5), 80.0)
+        x_up = x + 1.007 * np.sqrt(up**2 - t[i] ** 2)
+        d = (x_up - denoise(x_up, up)) / up
+        x = x_up + (t[i + 1] - up) * d
+        if i < 4:
+            x = x_up + (t[i + 1] - up) * (d + (x - denoise(x, t[i + 1])) / t[i + 1]) / 2
+    is_golden(sampler, x[0], x[1] - x[0])
+
+
 def test_euler_is_the_published_euler_on_edm():
     p = processes.edm()
     is_golden(walk(p, samplers.euler(p), grids.karras(p, 18)), 0.2984136321, 0.4230314364)

@@ -86,19 +86,29 @@ def test_all_noise_comes_from_the_injected_function(name, key):
     assert (samplers.sample(key, stepper, belief, x, TS) != 0).all()
 
 
-@pytest.mark.parametrize("name", [name for name, row in STEPPERS.items() if row.stochastic])
+P = processes.vp()
+DRAWS = {
+    "ancestral": (samplers.ancestral(P), 1),
+    "reverse_sde": (samplers.reverse_sde(P), 1),
+    "churned": (samplers.churn(P, samplers.ancestral(P), 0.2), 2),
+    "corrected": (samplers.langevin(P, samplers.ancestral(P), steps=3), 4),
+    "product": (samplers.product({"a": samplers.ancestral(P), "b": samplers.ancestral(P)}), 2),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
 def test_no_two_draws_of_a_walk_share_their_noise(name, key):
-    """Every key that asks for noise is another one, from step to step and within a step."""
-    p = processes.vp()
+    """Every key that asks for noise is another one: from step to step, within a step, from leaf to leaf."""
+    stepper, draws_a_step = DRAWS[name]
     seen = []
 
     def recorded(key, shape, dtype):
         jax.debug.callback(lambda data: seen.append(tuple(data.tolist())), jax.random.key_data(key))
         return jax.random.normal(key, shape, dtype)
 
-    samplers.sample(key, STEPPERS[name].make(p), belief, jnp.zeros(3), TS, noise=recorded)
+    x = {"a": jnp.zeros(3), "b": jnp.zeros(3)} if name == "product" else jnp.zeros(3)
+    samplers.sample(key, stepper, lambda x, t: x, x, TS, noise=recorded)
     jax.effects_barrier()
-    draws_a_step = 2 if name.startswith("langevin") else 1
     assert len(seen) == len(set(seen)) == draws_a_step * (len(TS) - 1)
 
 

@@ -62,7 +62,7 @@ def test_a_stepper_made_again_retraces_nothing(name, key):
     assert apply.traces == once
 
     # In a compiled caller, too: the second call of two adds nothing to the trace of the first.
-    jax.jit(lambda: run(0.1) + run(0.2) + run(0.3))()
+    jax.make_jaxpr(lambda: run(0.1) + run(0.2) + run(0.3))()
     inside = apply.traces - once
     assert inside <= once
 

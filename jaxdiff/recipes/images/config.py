@@ -1,11 +1,15 @@
 """What an image experiment may say, in plain values, and what it means when it says nothing."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxdiff.errors import InputError
+
+Config = ConfigDict | Mapping[str, Any]
+"""A config as a file gives it, or as plain values."""
 
 
 def default() -> ConfigDict:
@@ -47,7 +51,6 @@ def default() -> ConfigDict:
     config.evaluate.samples = 1000
     config.evaluate.components = 64  # principal components that the metrics see; 0 for the pixels themselves
     config.evaluate.curve = (5, 9, 17, 35, 79)  # denoiser calls at which the samplers are compared; empty for none
-    config.evaluate.curve_samples = 500
     return config
 
 
@@ -55,12 +58,14 @@ def default() -> ConfigDict:
 CONTINUATION = ("train.steps", "train.log_every", "train.save_every", "sample", "evaluate")
 
 
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+def complete(config: Config) -> dict[str, Any]:
     """The config as a plain dict with every field, refused when it has an unknown field or a value of the wrong type.
 
     Raises InputError that names the field, what it got and what it expected."""
     plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    return _complete(plain, default().to_dict(), "")
+    out = _complete(plain, default().to_dict(), "")
+    count = out["held_out"]
+    return out | {"held_out": int(count) if count >= 1 and float(count).is_integer() else count}
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,36 +95,44 @@ def _complete(given, expected, path):
                 raise InputError(f"{where} is {value!r}, expected a ConfigDict with {', '.join(like)}")
             out[key] = _complete(value, like, f"{path}{key}.")
             continue
-        number = (int, float) if isinstance(like, float) else type(like)
-        if isinstance(like, tuple):
-            number = (tuple, list)
-        if not isinstance(value, number) or isinstance(value, bool) != isinstance(like, bool):
+        if not _alike(value, like):
             raise InputError(f"{where} is {value!r}, expected a value such as {like!r}")
-        out[key] = type(like)(value) if isinstance(like, tuple) else value
-    _in_range(out, path)
+        good, expected_range = RANGES.get(f"{path}{key}", (None, ""))
+        if good is not None and not good(value):
+            raise InputError(f"{where} is {value!r}, expected {expected_range}")
+        out[key] = tuple(value) if isinstance(like, tuple) else value
     return out
 
 
-AT_LEAST = {
-    "train.steps": 1,
-    "train.batch_size": 1,
-    "train.accumulate": 1,
-    "train.log_every": 1,
-    "train.save_every": 1,
-    "train.warmup": 0,
-    "train.ema_half_life": 1,
-    "evaluate.samples": 8,
-    "evaluate.components": 0,
-    "evaluate.curve_samples": 8,
+def _alike(value, like):
+    """Whether a value has the type of a default one; a whole number may stand for a float."""
+    if isinstance(like, tuple):
+        return isinstance(value, tuple | list) and all(_alike(entry, like[0]) for entry in value)
+    kinds = (int, float) if isinstance(like, float) else type(like)
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(like, bool)
+
+
+def _least(least):
+    return lambda value: value >= least, f"at least {least}"
+
+
+_above_0 = (lambda value: 0 < value < math.inf), "a number above 0"
+
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": _least(0),
+    "label_dropout": (lambda value: 0 <= value < 1, "a probability in [0, 1)"),
+    "train.steps": _least(1),
+    "train.batch_size": _least(1),
+    "train.learning_rate": _above_0,
+    "train.warmup": _least(0),
+    "train.clip": _above_0,
+    "train.accumulate": _least(1),
+    "train.ema_half_life": _least(1),
+    "train.ema_ramp": _above_0,
+    "train.log_every": _least(1),
+    "train.save_every": _least(1),
+    "sample.guidance": (math.isfinite, "a finite number"),
+    "evaluate.samples": _least(8),
+    "evaluate.components": _least(0),
+    "evaluate.curve": (lambda value: min(value, default=1) >= 1, "numbers of denoiser calls, each at least 1"),
 }
-
-
-def _in_range(config, path):
-    for key, value in config.items():
-        least = AT_LEAST.get(f"{path}{key}")
-        if least is not None and value < least:
-            raise InputError(f"config.{path}{key} is {value}, expected at least {least}")
-    if "label_dropout" in config and not 0 <= config["label_dropout"] < 1:
-        raise InputError(f"config.label_dropout is {config['label_dropout']}, expected a probability in [0, 1)")
-    if "learning_rate" in config and not config["learning_rate"] > 0:
-        raise InputError(f"config.train.learning_rate is {config['learning_rate']}, expected a number above 0")

@@ -1,6 +1,6 @@
 """One image experiment, put together: data, process, network, objective, optimiser, as its config names them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ import optax
 from flax import nnx
 from jax.tree_util import Partial
 
-from jaxdiff import data, denoisers, grids, guidance, losses, networks, parameterizations, processes, training
-from jaxdiff.recipes.images import samplers
-from jaxdiff.recipes.images.config import complete
+from jaxdiff import data, denoisers, guidance, losses, networks, processes, samplers, training
+from jaxdiff.errors import InputError
+from jaxdiff.recipes.images import names
+from jaxdiff.recipes.images.config import Config, complete
 from jaxdiff.recipes.resolve import resolve
 
 
@@ -25,24 +26,30 @@ class Experiment:
     held_out: data.Images
     process: processes.Gaussian
     network: denoisers.Network
-    params: Any
     null: int | None
     objective: Any
     optimizer: optax.GradientTransformation
     average: Any
+    initial: Callable[[], training.TrainState]  # the state before step 0: pure, to be jitted or only shaped
 
     @property
     def classes(self) -> int:
+        """How many classes the images have; 0 for none."""
         return self.train.num_classes
 
-    def sampler(self, spec: Mapping[str, Any] | None = None) -> Any:
-        """The Sampler that `spec` (by default the config's) names."""
-        return resolve("sample.sampler", samplers, spec or self.config["sample"]["sampler"])(self.process)
+    def sampler(self, spec: Mapping[str, Any] | None = None) -> samplers.Sampler:
+        """The Sampler that `spec` (by default the config's) names; InputError for one that cannot be."""
+        return resolve("sample.sampler", names.SAMPLERS, spec or self.config["sample"]["sampler"])(self.process)
 
     def make_denoise(self, params: Any, weight: float = 1.0) -> Any:
-        """label -> Denoiser, with classifier-free guidance of `weight` (1 is none)."""
-        if self.null is None or weight == 1:
+        """label -> Denoiser, with classifier-free guidance of `weight` (1 is none); InputError where none can be."""
+        if weight == 1:
             return self.network.bind(params)
+        if self.null is None or not self.config["label_dropout"]:
+            why = f"{self.train.name} has no classes" if self.null is None else "it was trained with label_dropout=0"
+            raise InputError(
+                f"guidance is {weight}, but this model knows no images without their class ({why}): leave guidance at 1"
+            )
         return Partial(_guided, self.network, params, jnp.int32(self.null), jnp.float32(weight))
 
 
@@ -50,50 +57,52 @@ def _guided(network, params, null, weight, label):
     return guidance.classifier_free(network(params, label), network(params, null), weight)
 
 
-def build(config: Mapping[str, Any]) -> Experiment:
+def build(config: Config) -> Experiment:
     """The experiment of a config; InputError for an unknown field or name, or data that cannot be read."""
     config = complete(config)
-    images = resolve("data", data, config["data"])
-    train, held_out = images.split(config["held_out"], config["seed"])
-    process = resolve("process", processes, config["process"])
+    settings, seed = config["train"], config["seed"]
+    process = resolve("process", names.PROCESSES, config["process"])
+    row = resolve("row", names.ROWS, config["row"])
+    weight = resolve("weight", names.WEIGHTS, config["weight"])
+    law = resolve("times", names.TIMES, config["times"])
+    schedule = training.ramp(settings["learning_rate"], settings["warmup"], settings["batch_size"])
+    chosen = resolve("train.optimizer", names.OPTIMIZERS, settings["optimizer"], learning_rate=schedule)
+    optimizer = training.clipped(chosen, settings["clip"])
+    average = training.ema.half_life(settings["ema_half_life"], ramp=settings["ema_ramp"])
 
-    height, width, channels = train.shape
+    train, held_out = resolve("data", names.DATA, config["data"]).split(config["held_out"], seed)
     classes = train.num_classes or None
-    given = {"channels": channels, "shape": (height, width, channels), "num_classes": classes}
-    module = resolve("network", networks, config["network"], **given, rngs=nnx.Rngs(config["seed"]))
-    apply, params = networks.functional(module)
-    row = resolve("row", parameterizations, config["row"])
-    network = denoisers.from_network(apply, row, process)
+    given = {"channels": train.shape[-1], "shape": train.shape, "num_classes": classes}
 
-    settings = config["train"]
-    loss = losses.matching(process, row, resolve("weight", losses.weights, config["weight"]))
-    law = resolve("times", grids, config["times"])
+    def make():
+        return networks.functional(resolve("network", names.NETWORKS, config["network"], **given, rngs=nnx.Rngs(seed)))
+
+    def initial():
+        return training.init(jax.random.key(seed), make()[1], optimizer, ema=average)
+
+    network = denoisers.from_network(jax.jit(lambda: make()[0])(), row, process)
+    loss = losses.matching(process, row, weight)
     hide = config["label_dropout"] if classes else 0.0
     dropout = bool(config["network"].get("dropout", 0))
-    objective = _objective(network, loss, law, settings["batch_size"], classes, hide, dropout)
-
-    schedule = training.ramp(settings["learning_rate"], settings["warmup"], settings["batch_size"])
-    chosen = resolve("train.optimizer", optax, settings["optimizer"], learning_rate=schedule)
-    average = training.ema.half_life(settings["ema_half_life"], ramp=settings["ema_ramp"])
     return Experiment(
         config=config,
         train=train,
         held_out=held_out,
         process=process,
         network=network,
-        params=params,
         null=classes,
-        objective=objective,
-        optimizer=training.clipped(chosen, settings["clip"]),
+        objective=_objective(network, loss, law, settings["batch_size"], classes, hide, dropout),
+        optimizer=optimizer,
         average=average,
+        initial=initial,
     )
 
 
 def _objective(network, loss, law, batch_size, null, hide, dropout):
     """(params, key, batch) -> one loss an example, per pixel; a class is hidden with probability `hide`.
 
-    Times are drawn for the whole batch, and everything else from the example's own key, so that the losses do not depend on
-    how a batch is cut between devices."""
+    Times are drawn for the whole batch, and everything else from the example's own key, so that the losses do not
+    depend on how a batch is cut between devices."""
 
     def one(params, key, example, t, weight):
         label_key, dropout_key, noise_key = jax.random.split(key, 3)

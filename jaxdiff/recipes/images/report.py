@@ -5,12 +5,13 @@ import html
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxdiff.errors import InputError
 from jaxdiff.metrics.report import DIRECTION
+from jaxdiff.recipes.images.pictures import grid, png, tile, unit
+from jaxdiff.recipes.workdir import recall, write
 
 STYLE = """
 :root { color-scheme: light dark }
@@ -20,7 +21,8 @@ p.lead, figcaption, .note { color: #667 } figure { margin: .5rem 0 } figcaption 
 img { max-width: 100%; background: #fff; border-radius: 4px } img.pixels { image-rendering: pixelated }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem }
 th, td { text-align: right; padding: .25rem .8rem; border-bottom: 1px solid #8884 }
-th:first-child, td:first-child { text-align: left } pre { overflow: auto; background: #8881; padding: .8rem; font-size: .8rem }
+th:first-child, td:first-child { text-align: left }
+pre { overflow: auto; background: #8881; padding: .8rem; font-size: .8rem }
 """
 
 MEANING = {
@@ -37,50 +39,47 @@ MEANING = {
     "class_agreement": "a 3-nearest-neighbour classifier sees the class asked for",
 }
 SAMPLERS = {"euler": "Euler", "edm": "Heun (EDM)", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++(2M)"}
+ROWS, COLUMNS = 20, 16  # of the samples shown
 BETTER = {1.0: "higher", -1.0: "lower", 0.0: "at the floor"}
 
 
 def report(workdir: str | Path) -> Path:
     """Write workdir/report.html from what `train` and `evaluate` left there; InputError when `evaluate` has not run."""
     workdir = Path(workdir)
+    config = recall(workdir)
     result, pictures, log = _read(workdir)
-    config = json.loads((workdir / "config.json").read_text())
+    counts = result["metrics"]["counts"]
     parts = [
         f"<h1>{html.escape(_title(config, result))}</h1>",
-        f"<p class=lead>{html.escape(_lead(config, result))}</p>",
+        f"<p class=lead>{html.escape(_lead(result))}</p>",
         "<h2>Samples</h2>",
-        _figure(_grid(pictures["samples"], pictures["labels"]), _grid_caption(pictures["labels"]), "pixels"),
+        _image(*_samples(unit(pictures["samples"], int(pictures["levels"])), int(pictures["classes"]))),
         "<h2>From noise to data</h2>",
-        _figure(
+        _image(
             _strip(pictures),
             "Each pair of rows is one sample. Above: x_t, scaled to be seen; below: the clean image that the model "
             "believes in. Noise falls from left to right.",
-            "pixels",
         ),
         "<h2>How good, beside real data</h2>",
         _table(result["metrics"]),
         "".join(f"<p class=note>{html.escape(caveat)}</p>" for caveat in result["caveats"]),
-        _note(result),
+        f"<p class=note>{html.escape(_note(result))}</p>",
     ]
-    if result["curve"]["frechet"]:
+    if result["curve"]:
         caption = (
-            f"Frechet distance on {result['features']} of {result['curve']['samples']} samples to the training set, all "
-            "from the same starting noise. The band is what as many real images get."
+            f"Frechet distance on {result['features']} of {counts['compared']:.0f} samples to "
+            f"{counts['reference']:.0f} training images, all from the same starting noise. The band is what as many "
+            "real images get, two standard deviations either way."
         )
-        parts += ["<h2>Quality against denoiser calls</h2>", _figure(_curve(result["curve"]), caption)]
-    parts += [
-        "<h2>Training</h2>",
-        _figure(_loss(log), "Mean loss between log lines, per pixel."),
-        "<h2>Config</h2>",
-        f"<pre>{html.escape(json.dumps(config, indent=2))}</pre>",
-    ]
+        parts += ["<h2>Quality against denoiser calls</h2>", _plot(_curve(result), caption)]
+    if log:
+        parts += ["<h2>Training</h2>", _plot(_loss(log), "Mean loss between log lines, per pixel.")]
+    parts += ["<h2>Config</h2>", f"<pre>{html.escape(json.dumps(config, indent=2))}</pre>"]
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{html.escape(_title(config, result))}</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
     )
-    draft = workdir / "report.html.tmp"
-    draft.write_text(page, encoding="utf-8")
-    return draft.replace(workdir / "report.html")
+    return write(workdir / "report.html", page)
 
 
 def _read(workdir):
@@ -89,26 +88,28 @@ def _read(workdir):
     result = json.loads((workdir / "metrics.json").read_text())
     with np.load(workdir / "evaluation.npz") as arrays:
         pictures = dict(arrays)
-    log = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
-    return result, pictures, log
+    path = workdir / "log.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return result, pictures, [(row["step"], row["loss"]) for row in rows if "loss" in row]
 
 
 def _title(config, result):
     return f"{result['data'].split('/')[0]}: {config['process']['name']} process, {config['row']['name']} row"
 
 
-def _lead(config, result):
-    sampler = ", ".join(f"{key} {value}" for key, value in result["sampler"].items() if key != "name")
-    return f"Step {result['step']}. Samples by {result['sampler']['name']} ({sampler}) with averaged parameters."
+def _lead(result):
+    options = ", ".join(f"{key} {value}" for key, value in result["sampler"].items() if key != "name")
+    sampler = result["sampler"]["name"] + (f" ({options})" if options else "")
+    return f"Step {result['step']}. Samples by {sampler} with averaged parameters."
 
 
 def _note(result):
     counts = result["metrics"]["counts"]
     return (
-        f"<p class=note>Features: {html.escape(result['features'])}. Every figure compares {counts['compared']:.0f} images "
-        f"with {counts['reference']:.0f}. The floor is the same figure for real images at the same counts, mean and "
-        "standard deviation over random splits; z is the distance from it in those standard deviations. These distances "
-        "are not FID, and compare with no published figure.</p>"
+        f"Features: {result['features']}. Every figure compares {counts['compared']:.0f} images with "
+        f"{counts['reference']:.0f}. The floor is the same figure for real images at the same counts, mean and "
+        "standard deviation over random splits; z is the distance from it in those standard deviations. These figures "
+        "are not FID, and compare with no published figure."
     )
 
 
@@ -116,54 +117,36 @@ def _table(rows):
     head = "<tr><th>metric<th>samples<th>floor (real)<th>±<th>z<th>better</tr>"
     body = "".join(
         f"<tr><td>{MEANING[name]}<td>{row['value']:.4g}<td>{row['floor']:.4g}<td>{row['floor_std']:.2g}"
-        f"<td>{row['z']:+.1f}<td>{BETTER[DIRECTION[name]]}</tr>"
+        f"<td>{'–' if row['z'] is None else format(row['z'], '+.1f')}<td>{BETTER[DIRECTION[name]]}</tr>"
         for name, row in rows.items()
         if name != "counts"
     )
     return f"<table>{head}{body}</table>"
 
 
-def _figure(figure: Any, caption: str, kind: str = "") -> str:
-    """An <img> of a matplotlib figure, or of an array of pixels, with its caption."""
-    from matplotlib import image
+def _image(picture, caption):
+    return _figure(png(picture), caption, "pixels")
 
+
+def _plot(figure, caption):
     buffer = io.BytesIO()
-    if isinstance(figure, np.ndarray):
-        image.imsave(buffer, figure, cmap="gray", vmin=0, vmax=1, format="png")
-    else:
-        figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    alt = html.escape(caption)
-    return f"<figure><img class='{kind}' src='data:image/png;base64,{data}' alt='{alt}'><figcaption>{alt}</figcaption></figure>"
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
+    return _figure(buffer.getvalue(), caption, "plot")
 
 
-def _tile(images, gap=1, zoom=None):
-    """(rows, columns, H, W, C) in [0, 1] -> one picture with white gaps, enlarged by whole factors to some 800 pixels."""
-    rows, columns, height, width, channels = images.shape
-    padded = np.ones((rows, columns, height + gap, width + gap, channels), np.float32)
-    padded[:, :, :height, :width] = images
-    picture = padded.transpose(0, 2, 1, 3, 4).reshape(rows * (height + gap), columns * (width + gap), channels)
-    zoom = zoom or max(1, 800 // picture.shape[1])
-    picture = np.kron(picture, np.ones((zoom, zoom, 1), np.float32))
-    return picture[..., 0] if channels == 1 else picture
+def _figure(content, caption, kind):
+    data, text = base64.b64encode(content).decode(), html.escape(caption)
+    image = f"<img class={kind} src='data:image/png;base64,{data}' alt='{text}'>"
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 
-def _grid(samples, labels, columns=16):
-    """A row of samples for each class."""
-    unit = samples.astype(np.float32) / max(int(samples.max()), 1)
-    classes = np.unique(labels)
-    if len(classes) == 1:
-        columns = min(columns, len(unit))
-        rows = min(10, len(unit) // columns)
-        return _tile(unit[: rows * columns].reshape(rows, columns, *unit.shape[1:]))
-    classes = classes[:20]
-    columns = min(columns, *(int((labels == c).sum()) for c in classes))
-    return _tile(np.stack([unit[labels == c][:columns] for c in classes]))
-
-
-def _grid_caption(labels):
-    classes = np.unique(labels)
-    return "Not chosen: the first that were drawn" + (", a row for each class." if len(classes) > 1 else ".")
+def _samples(images, classes):
+    """The picture and its caption: a row for each class, where there are two images of each."""
+    caption = "Not chosen: the first that were drawn"
+    if classes < 2 or len(images) < 2 * classes:
+        return grid(images[:144]), f"{caption}."
+    row = "a row for each class" if classes <= ROWS else f"a row for each of the first {ROWS} of {classes} classes"
+    return grid(images, classes, rows=ROWS, columns=COLUMNS), f"{caption}, {row}."
 
 
 def _strip(pictures):
@@ -171,7 +154,7 @@ def _strip(pictures):
     scale = np.abs(path).max(axis=(2, 3, 4), keepdims=True)
     noisy = 0.5 + 0.5 * path / np.maximum(scale, 1)
     rows = np.stack([noisy, np.clip(0.5 + 0.5 * beliefs, 0, 1)], axis=1)
-    return _tile(rows.reshape(-1, *rows.shape[2:]))
+    return tile(rows.reshape(-1, *rows.shape[2:]))
 
 
 def _axes(width=7.0, height=3.6):
@@ -183,16 +166,16 @@ def _axes(width=7.0, height=3.6):
     return figure, axes
 
 
-def _curve(curve):
+def _curve(result):
     figure, axes = _axes()
-    mean, std = curve["floor"]
-    for (name, rows), marker in zip(curve["frechet"].items(), "osd^", strict=False):
+    mean, std = (result["metrics"]["frechet"][field] for field in ("floor", "floor_std"))
+    for (name, rows), marker in zip(result["curve"].items(), "osd^", strict=False):
         calls, distances = zip(*rows, strict=True)
         axes.plot(calls, distances, marker=marker, label=SAMPLERS[name])
-    axes.axhspan(mean - 2 * std, mean + 2 * std, color="gray", alpha=0.3, lw=0, label="real data")
+    axes.axhspan(max(mean - 2 * std, 0.1 * mean), mean + 2 * std, color="gray", alpha=0.3, lw=0, label="real data")
     axes.set(xscale="log", yscale="log", xlabel="denoiser calls", ylabel="Frechet distance")
-    ticks = sorted({call for rows in curve["frechet"].values() for call, _ in rows})
-    axes.set_xticks(ticks, [str(int(tick)) for tick in ticks])
+    ticks = sorted({call for rows in result["curve"].values() for call, _ in rows})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.legend(frameon=False)
     return figure
@@ -200,7 +183,6 @@ def _curve(curve):
 
 def _loss(log):
     figure, axes = _axes(height=2.6)
-    rows = [(row["step"], row["loss"]) for row in log if "loss" in row]
-    axes.plot(*zip(*rows, strict=True), lw=1)
+    axes.plot(*zip(*log, strict=True), lw=1)
     axes.set(yscale="log", xlabel="step", ylabel="loss")
     return figure
