@@ -74,6 +74,10 @@ class StepperRow:
     needs_first: bool = False  # where alpha(1) = 0
 
 
+def _stay(x, s):
+    return x
+
+
 STEPPERS = {
     "euler": StepperRow(samplers.euler, 1),
     "heun": StepperRow(samplers.heun, 2, needs_last=True),
@@ -87,7 +91,7 @@ STEPPERS = {
     "churn_heun": StepperRow(lambda p: samplers.churn(p, samplers.heun(p), 0.2), 2, stochastic=True, needs_last=True),
     "churn_euler": StepperRow(lambda p: samplers.churn(p, samplers.euler(p), 0.2), 1, stochastic=True),
     "langevin_euler": StepperRow(lambda p: samplers.langevin(p, samplers.euler(p), steps=2), 1, stochastic=True),
-    "project_euler": StepperRow(lambda p: samplers.project(samplers.euler(p), lambda x, s: x), 1),
+    "project_euler": StepperRow(lambda p: samplers.project(samplers.euler(p), _stay), 1),
 }
 
 

@@ -71,6 +71,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(words, trained, tmp_path, mo
 
 
 def test_killed_and_run_again(words, tmp_path, compiled_once):
+    """The killed process compiles to the same bits as this one, because its environment says all that ours does."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     changes = ("train.steps=60", "train.save_every=4", "train.log_every=3")
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled_once)}
