@@ -17,9 +17,8 @@ def get_config():
         "multipliers": (1, 2),
         "blocks": 1,
         "attention": (1,),
-        "dropout": 0.1,
     }
-    config.train.steps = 1200
+    config.train.steps = 900
     config.train.learning_rate = 2e-3
     config.train.ema_half_life = 10_000
     config.evaluate.components = 0
