@@ -9,8 +9,7 @@ A training law returns `Times(t, weight)`. The mean of weight x loss estimates t
 `uniform`, `stratified` and `importance` times alike; for `lognormal` times the density is itself the objective's
 weight."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -227,7 +226,3 @@ def _spread(u, low, high) -> Times:
     if not 0 <= low < high <= 1:
         raise InputError(f"training times got low={low}, high={high}, expected 0 <= low < high <= 1")
     return Times(low + (high - low) * u, jnp.full_like(u, high - low))
-
-
-TrainingLaw = Callable[..., Any]
-"""(key, process, n) -> Times."""

@@ -115,7 +115,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", ["vp", "edm", "flow", "subvp", "logsnr"])
-def test_equivalent_pairs_agree_draw_by_draw(name, key):
+def test_equivalent_pairs_agree_draw_by_draw(name, key, x64):
     process, x0 = PROCESSES[name](), jnp.array([0.3, -1.0, 0.8])
 
     @jax.jit
@@ -126,9 +126,8 @@ def test_equivalent_pairs_agree_draw_by_draw(name, key):
         ]
 
     for t in TIMES:
-        for law, (one, two) in zip(SAME, pairs(key, jnp.float32(t)), strict=True):
-            # float32: 1e-5, beside what alpha' and sigma' lose where they cancel.
-            np.testing.assert_allclose(one, two, rtol=5e-5 if "velocity" in law else 1e-5, err_msg=f"{law}, t={t}")
+        for law, (one, two) in zip(SAME, pairs(key, jnp.float64(t)), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-9, err_msg=f"{law}, t={t}")
 
 
 def test_published_losses_by_hand():
