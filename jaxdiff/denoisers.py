@@ -18,7 +18,7 @@ from jaxdiff.parameterizations import InputScaled, Row, to_data
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.types import Denoiser, PRNGKey, Scalar, Time
 
-__all__ = ["Network", "from_network", "log_ratio", "noise", "score", "velocity"]
+__all__ = ["Network", "from_network", "log_ratio", "noise", "recast", "score", "unit_scale", "velocity"]
 
 
 def log_ratio(process: Gaussian, t: Time) -> Scalar:
@@ -99,6 +99,25 @@ def _denoise(network, params, cond, key, x, t):
 
 def _describe(value):
     return f"shape {value.shape}" if hasattr(value, "shape") else f"a {type(value).__name__}"
+
+
+def recast(denoise: Denoiser, source: Gaussian, target: Gaussian) -> Denoiser:
+    """What a denoiser of `source` believes of the noisy data of `target`: the same, at the same noise level sigma /
+    alpha.
+
+    So a sampler may walk another process than the network was trained on. Levels that `source` does not reach are held
+    at its ends."""
+    return partial(_recast, source, target, partial(denoise))
+
+
+def _recast(source, target, denoise, x, t):
+    x, t = aligned(x, t)
+    alpha, sigma = target.scales(t)
+    ends = source.scales(jnp.array([0, 1], x.dtype))
+    level = jnp.clip(sigma / alpha, *(ends[1] / ends[0]))
+    t_source = jnp.clip(source.time_of(level), 0, 1)
+    # At equal levels the scales are proportional; their lengths have no 0 / 0 at either end.
+    return denoise(jnp.hypot(*source.scales(t_source)) / jnp.hypot(alpha, sigma) * x, t_source)
 
 
 def score(process: Gaussian, denoise: Denoiser) -> Callable[[Array, Time], Array]:

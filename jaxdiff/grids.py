@@ -6,8 +6,9 @@ process does, t = 1, unless `sigma_max` says otherwise, and stop short of sigma 
 step goes to 0; a process that keeps noise at t = 0 (VE) ends there itself.
 
 A training law returns `Times(t, weight)`. The mean of weight x loss estimates the integral of the loss over t, for
-`uniform`, `stratified` and `importance` times alike; for `lognormal` times the density is itself the objective's
-weight."""
+`uniform`, `stratified` and `importance` times alike. The published laws draw the noise level sigma / alpha itself, the
+same on every process that reaches it, and their density is the objective's weight: `vp`, `ve`, `iddpm` and `lognormal`
+times are the four columns of Karras et al. (2022), Table 1."""
 
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from jaxdiff.types import PRNGKey
 __all__ = [
     "Times",
     "iddpm",
+    "iddpm_times",
     "importance_times",
     "karras",
     "lognormal_times",
@@ -33,7 +35,9 @@ __all__ = [
     "uniform",
     "uniform_times",
     "ve",
+    "ve_times",
     "vp",
+    "vp_times",
 ]
 
 Grid = Float[Array, " n_1"]
@@ -86,10 +90,7 @@ def vp(
     beta_min and beta_max are those by which VP has sigma_min at `eps` and sigma_max at 1: .1 and 20 by default."""
 
     def ramp(u, low, high):
-        a, b = jnp.log1p(low**2), jnp.log1p(high**2)
-        slope = 2 * (a / eps - b) / (eps - 1)
-        t = 1 + u * (eps - 1)
-        return jnp.sqrt(jnp.expm1(t * (b - 0.5 * slope + 0.5 * slope * t)))
+        return jnp.sqrt(jnp.expm1(schedules.LinearVP.between(low, high, eps).integral(1 + u * (eps - 1))))
 
     song = Gaussian(schedules.LinearVP(0.1, 20.0))
     low, high = (sigma / alpha for alpha, sigma in (song.scales(eps), song.scales(1.0)))
@@ -202,9 +203,33 @@ def stratified_times(key: PRNGKey, process: Gaussian, n: int, *, low: float = 1e
 
 def lognormal_times(key: PRNGKey, process: Gaussian, n: int, *, mean: float = -1.2, std: float = 1.2) -> Times:
     """ln(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, Table 1), held in the process's range."""
-    ratio = jnp.exp(mean + std * jax.random.normal(key, (n,)))
+    return _at_levels(process, jnp.exp(mean + std * jax.random.normal(key, (n,))))
+
+
+def vp_times(key: PRNGKey, process: Gaussian, n: int, *, low: float = 1e-5, high: float = 1.0) -> Times:
+    """The levels of Song et al.'s VP at t ~ U(low, high]."""
+    alpha, sigma = Gaussian(schedules.LinearVP()).scales(_spread(1 - jax.random.uniform(key, (n,)), low, high).t)
+    return _at_levels(process, sigma / alpha)
+
+
+def ve_times(key: PRNGKey, process: Gaussian, n: int, *, sigma_min: float = 0.02, sigma_max: float = 100.0) -> Times:
+    """Levels uniform in their logarithm, those of Song et al.'s VE at t ~ U(0, 1]."""
+    _ordered(sigma_min, sigma_max)
+    return _at_levels(process, _geometric(jax.random.uniform(key, (n,)), sigma_min, sigma_max))
+
+
+def iddpm_times(
+    key: PRNGKey, process: Gaussian, n: int, *, steps: int = 1000, c1: float = 0.001, c2: float = 0.008
+) -> Times:
+    """The levels of improved DDPM's steps, each as likely (Nichol and Dhariwal 2021)."""
+    table = jnp.sqrt(jnp.expm1(schedules.IDDPM(steps, c1, c2).nodes[1:]))
+    return _at_levels(process, table[jax.random.randint(key, (n,), 0, steps)])
+
+
+def _at_levels(process, levels) -> Times:
+    """The times of noise levels, held in the process's range."""
     low, high = _reach(process)
-    t = process.time_of(jnp.clip(ratio, low, high))
+    t = process.time_of(jnp.clip(levels, low, high))
     return Times(jnp.clip(t, 0, 1), jnp.ones_like(t))
 
 

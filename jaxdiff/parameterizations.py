@@ -1,9 +1,9 @@
 """Every Gaussian target is y = a x0 + b eps, and x_t = alpha x0 + sigma eps. So a parameterisation is the row (a, b),
 and all conversions are one Cramer's rule. EDM preconditioning is another row, which also scales the network's input.
 
-A row is undefined where it is parallel to x_t's: `noise` where alpha = 0, `score` at both ends, `velocity` where
-sigma' is infinite (t = 0 of VP, cosine and iDDPM). There `to_data` divides by zero, and a network has nothing to
-learn."""
+A row is undefined where it is parallel to x_t's: `noise` and `scaled_score` where alpha = 0, `score` at both ends,
+`velocity` where sigma' is infinite (t = 0 of VP, Brownian, cosine and iDDPM). There `to_data` divides by zero, and a
+network has nothing to learn."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -17,7 +17,20 @@ from jaxdiff.numerics import aligned, as_array, cast
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.types import Scalar, Time
 
-__all__ = ["EDM", "InputScaled", "Row", "data", "edm", "from_data", "noise", "score", "to_data", "v", "velocity"]
+__all__ = [
+    "EDM",
+    "InputScaled",
+    "Row",
+    "data",
+    "edm",
+    "from_data",
+    "noise",
+    "scaled_score",
+    "score",
+    "to_data",
+    "v",
+    "velocity",
+]
 
 Row = Callable[[Gaussian, Time], tuple[Scalar, Scalar]]
 """(process, t) -> (a, b) of the target a x0 + b eps."""
@@ -58,6 +71,12 @@ def score(process: Gaussian, t: Time) -> tuple[Scalar, Scalar]:
     """-eps / sigma = grad log p(x_t | x0)."""
     _, sigma = process.scales(t)
     return jnp.zeros_like(sigma), -1 / sigma
+
+
+def scaled_score(process: Gaussian, t: Time) -> tuple[Scalar, Scalar]:
+    """-eps = sigma grad log p(x_t | x0), what Song et al.'s VE networks predict (Karras et al. 2022, Table 1)."""
+    t = as_array(t)
+    return jnp.zeros_like(t), -jnp.ones_like(t)
 
 
 class EDM(eqx.Module):

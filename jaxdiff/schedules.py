@@ -20,7 +20,21 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, concrete, partial
 from jaxdiff.types import Scalar, Time
 
-__all__ = ["EDM", "IDDPM", "VE", "Cosine", "Flow", "LinearGamma", "LinearVP", "LogSNR", "Schedule", "SubVP"]
+__all__ = [
+    "EDM",
+    "IDDPM",
+    "VE",
+    "Brownian",
+    "Cosine",
+    "Flow",
+    "LinearGamma",
+    "LinearVP",
+    "LogSNR",
+    "Preserving",
+    "Schedule",
+    "SubVP",
+    "Unscaled",
+]
 
 
 @runtime_checkable
@@ -55,6 +69,16 @@ class LinearVP(_FromVariance):
 
     def __check_init__(self):
         _ordered("beta_min", self.beta_min, "beta_max", self.beta_max)
+
+    @classmethod
+    def between(cls, sigma_min: Time, sigma_max: Time, eps: float = 1e-3) -> "LinearVP":
+        """The one whose sigma / alpha is `sigma_min` at t = eps and `sigma_max` at t = 1 (Karras et al. 2022, Table 1).
+
+        B(eps) = ln(1 + sigma_min^2), B(1) = ln(1 + sigma_max^2). Where B(eps) < eps^2 B(1), beta is negative before
+        eps: such a schedule is one on [eps, 1] and at 0 alone."""
+        first, whole = jnp.log1p(as_array(sigma_min) ** 2), jnp.log1p(as_array(sigma_max) ** 2)
+        rise = 2 * (first / eps - whole) / (eps - 1)
+        return cls(whole - 0.5 * rise, whole + 0.5 * rise)
 
     def integral(self, t):
         return t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t)
@@ -124,6 +148,60 @@ class EDM(_FromSigma):
 
     def time_of(self, ratio):
         return ratio / self.sigma_max
+
+
+class Brownian(_FromVariance):
+    """Brownian motion, x_t = x0 + sigma_max W(t): VE in the time of Karras et al. (2022), Table 1, sigma = sigma_max
+    sqrt(t)."""
+
+    sigma_max: Array = eqx.field(converter=as_array, default=100.0)
+
+    def __check_init__(self):
+        _positive("sigma_max", self.sigma_max)
+
+    def alpha(self, t):
+        return jnp.ones_like(t)
+
+    def variance(self, t):
+        return self.sigma_max**2 * t
+
+    def time_of(self, ratio):
+        return (ratio / self.sigma_max) ** 2
+
+
+class Unscaled(_FromVariance):
+    """Another schedule's noise levels without its scaling (Karras et al. 2022: s = 1): alpha = 1, sigma = sigma / alpha
+    of `inner`, which must keep alpha > 0."""
+
+    inner: Schedule
+
+    def alpha(self, t):
+        return jnp.ones_like(t)
+
+    def variance(self, t):
+        return self.inner.variance(t) / self.inner.alpha(t) ** 2
+
+    def time_of(self, ratio):
+        return self.inner.time_of(ratio)
+
+
+class Preserving(_FromVariance):
+    """Another schedule's noise levels, scaled to alpha^2 + sigma^2 = 1 (Karras et al. 2022: s = 1 / sqrt(1 +
+    sigma^2))."""
+
+    inner: Schedule
+
+    def _total(self, t):
+        return self.inner.alpha(t) ** 2 + self.inner.variance(t)
+
+    def alpha(self, t):
+        return self.inner.alpha(t) / jnp.sqrt(self._total(t))
+
+    def variance(self, t):
+        return self.inner.variance(t) / self._total(t)
+
+    def time_of(self, ratio):
+        return self.inner.time_of(ratio)
 
 
 class Flow(_FromSigma):

@@ -33,6 +33,11 @@ def edm(t):
     return np.ones_like(t), 80 * t
 
 
+def brownian(t):
+    """Karras et al. (2022), Table 1, the column VE: sigma^2 = t, here on [0, 100^2] brought to [0, 1]."""
+    return np.ones_like(t), 100 * np.sqrt(t)
+
+
 def cosine(t):
     """Nichol and Dhariwal (2021), eq. 17: abar = f(t) / f(0), f = cos^2((t + s) / (1 + s) pi / 2), s = .008."""
 
@@ -78,6 +83,7 @@ SCHEDULES = {
     "subvp": subvp,
     "ve": ve,
     "edm": edm,
+    "brownian": brownian,
     "cosine": cosine,
     "flow": flow,
     "logsnr": logsnr,
@@ -105,6 +111,7 @@ SDES = {
     "subvp": lambda t: (-_beta(t) / 2, _beta(t) * (1 - np.exp(-2 * _vp_integral(t)))),
     "ve": lambda t: (0 * t, 2 * np.log(5000) * ve(t)[1] ** 2),
     "edm": lambda t: (0 * t, 2 * 80**2 * t),
+    "brownian": lambda t: (0 * t, 100**2 + 0 * t),
     "cosine": lambda t: (
         -np.pi / 2 / 1.008 * np.tan((t + 0.008) / 1.008 * np.pi / 2),
         np.pi / 1.008 * np.tan((t + 0.008) / 1.008 * np.pi / 2),

@@ -33,8 +33,8 @@ def test_help_teaches(capsys):
 def test_help_of_a_command(command, capsys):
     assert cli.main([command, "--help"]) == 0
     said = capsys.readouterr().out
-    assert f"jaxdiff {command} --" in said
-    assert "--workdir FOLDER" in said
+    assert f"jaxdiff {command} {dict(convert='edm').get(command, '--')}" in said
+    assert ("--workdir FOLDER" in said) == (command not in ("statistics", "convert"))
     assert "example" in said
     assert not {"flagfile", "undefok", "absl"} & {*said.replace(":", " ").split()}
 
@@ -47,14 +47,19 @@ def test_the_module_is_a_program_and_help_loads_no_framework():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == (
-        "jaxdiff: there is no command 'trian'; it is one of train, sample, evaluate, report (see jaxdiff --help)\n"
+        "jaxdiff: there is no command 'trian'; it is one of "
+        "train, sample, evaluate, report, statistics, convert (see jaxdiff --help)\n"
     )
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("trian", "there is no command 'trian'; it is one of train, sample, evaluate, report (see jaxdiff --help)"),
+        (
+            "trian",
+            "there is no command 'trian'; it is one of train, sample, evaluate, report, statistics, convert "
+            "(see jaxdiff --help)",
+        ),
         ("train", "--config is missing; give one such as --config=configs/digits.py; see jaxdiff train --help"),
         (
             "train --config=x.py",
@@ -100,7 +105,7 @@ def test_mistakes_in_a_config_file(code, sentence, tmp_path, capsys):
     ("change", "sentence"),
     [
         ("train.stepz=3", "config.train.stepz is unknown; config.train has accumulate, batch_size"),
-        ("trian.steps=3", "--config.trian.steps=3: config has no 'trian'; it has data, evaluate"),
+        ("trian.steps=3", "--config.trian.steps=3: config has no 'trian'; it has augment, c_in"),
         ("seed.x=3", "--config.seed.x=3: config.seed is 0, a value without fields of its own"),
         ("=3", "--config.=3 names no field; write it as --config.train.steps=500"),
         ("train.steps", "--config.train.steps does not fit config.train.steps, expected a value such as 20"),
@@ -113,11 +118,11 @@ def test_mistakes_in_a_config_file(code, sentence, tmp_path, capsys):
         ("evaluate.curve=('a',)", "config.evaluate.curve is ('a',), expected a value such as (5, 9, 17, 35, 79)"),
         ("data=digits", "--config.data=digits does not fit config.data, expected a value such as {'name': 'digits'}"),
         ("recipe=poems", "config.recipe is 'poems', expected one of images"),
-        ("process.name=foo", "config.process.name is 'foo', expected one of vp, subvp, ve, edm, cosine, flow, logsnr"),
+        ("process.name=foo", "config.process.name is 'foo', expected one of vp, subvp, ve, edm, brownian"),
         ("network.name=foo", "config.network.name is 'foo', expected one of UNet, MLP"),
         ("network.hiden=3", "config.network: MLP has no option 'hiden'; it has hidden, depth, features, dropout"),
         ("process.sigma_max=high", "config.process.sigma_max is 'high', expected float, as edm takes it"),
-        ("sample.sampler.name=foo", "config.sample.sampler.name is 'foo', expected one of ancestral, ddim"),
+        ("sample.sampler.name=foo", "config.sample.sampler.name is 'foo', expected one of ancestral, ancestral_2s"),
         ("sample.sampler.steps=0", "a sampling grid got n=0 steps, expected a whole number of at least 1"),
         ("process={'name':'ve','sigma_min':5.0,'sigma_max':1.0}", "sigma_min=5.0 is not below sigma_max=1.0; swap"),
         ("network={'name':'UNet','width':8}", "x has spatial sizes (6, 6): a U-Net of 3 levels expects multiples of 4"),

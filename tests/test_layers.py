@@ -21,6 +21,7 @@ LAYERS = {
     "processes": 1,
     "parameterizations": 2,
     "denoisers": 2,
+    "preconditioning": 2,
     "guidance": 2,
     "oracles": 2,
     "losses": 3,

@@ -1,6 +1,9 @@
 """Real data for the rest of the library: images as whole grey levels, batches that are a function of (seed, step),
 and the numbers that a noise schedule needs to know about them. Importing it loads NumPy alone; each reader loads its
-own."""
+own, and `augment`, which moves images at random inside a compiled step, loads JAX."""
+
+from importlib import import_module
+from typing import Any
 
 from jaxdiff.data.bundled import digits, mnist_5k
 from jaxdiff.data.cifar import cifar10
@@ -25,6 +28,7 @@ __all__ = [
     "Images",
     "Spread",
     "Suggestions",
+    "augment",
     "cifar10",
     "diameter",
     "digits",
@@ -43,3 +47,9 @@ __all__ = [
     "training_batches",
     "training_stream",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "augment":
+        return import_module("jaxdiff.data.augment")
+    raise AttributeError(f"module 'jaxdiff.data' has no attribute {name!r}")

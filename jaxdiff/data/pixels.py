@@ -92,6 +92,21 @@ class Images:
         name = self.name if name is None else name
         return Images(name, self.pixels[rows], labels, self.num_classes, self.levels, self.class_names)
 
+    def shrink(self, factor: int) -> "Images":
+        """The same images at 1 / `factor` of their size, each pixel the mean of factor x factor, rounded; InputError
+        where that does not divide them."""
+        n, height, width, channels = self.pixels.shape
+        if not isinstance(factor, int) or factor < 1 or height % factor or width % factor:
+            raise InputError(
+                f"images of {height} x {width} cannot shrink by {factor!r}; give a whole number that divides"
+            )
+        if factor == 1:
+            return self
+        blocks = self.pixels.reshape(n, height // factor, factor, width // factor, factor, channels)
+        pixels = np.rint(blocks.mean((2, 4))).astype(self.pixels.dtype)
+        name = f"{self.name}/{height // factor}x{width // factor}"
+        return Images(name, pixels, self.labels, self.num_classes, self.levels, self.class_names)
+
     def split(self, held_out: float, seed: int = 0) -> tuple["Images", "Images"]:
         """Divide into (train, held-out) sets, the same for the same seed and each in its original order.
 

@@ -2,5 +2,6 @@
 
 from jaxdiff.losses import weights
 from jaxdiff.losses.matching import matching
+from jaxdiff.losses.uncertainty import log_variance, uncertain
 
-__all__ = ["matching", "weights"]
+__all__ = ["log_variance", "matching", "uncertain", "weights"]

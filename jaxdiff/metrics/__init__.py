@@ -5,10 +5,20 @@ Every metric takes a table of features (N, F) (`features`), samples first and re
 features they used; none is comparable with a published figure computed on another network's features."""
 
 from jaxdiff.metrics.coverage import density_coverage, expected_coverage, precision_recall
-from jaxdiff.metrics.features import extract, pca, pixels
-from jaxdiff.metrics.frechet import Moments, frechet_distance, load_moments, merge, moments, save_moments, stream
+from jaxdiff.metrics.features import extract, name_of, named, pca, pixels
+from jaxdiff.metrics.frechet import (
+    Moments,
+    frechet_distance,
+    load_moments,
+    merge,
+    moments,
+    save_moments,
+    statistics,
+    stream,
+)
 from jaxdiff.metrics.kernel import KernelDistance, cubic, kernel_distance, median_distance, rbf
 from jaxdiff.metrics.neighbours import Memorisation, class_agreement, closer_fraction, knn_classifier, memorisation
+from jaxdiff.metrics.reference import OverSeeds, gaussian_floor, over_seeds, worth
 from jaxdiff.metrics.report import as_text, caveats, evaluate, flat
 from jaxdiff.metrics.sliced import sliced_wasserstein
 
@@ -16,6 +26,7 @@ __all__ = [
     "KernelDistance",
     "Memorisation",
     "Moments",
+    "OverSeeds",
     "as_text",
     "caveats",
     "class_agreement",
@@ -27,6 +38,7 @@ __all__ = [
     "extract",
     "flat",
     "frechet_distance",
+    "gaussian_floor",
     "kernel_distance",
     "knn_classifier",
     "load_moments",
@@ -34,11 +46,16 @@ __all__ = [
     "memorisation",
     "merge",
     "moments",
+    "name_of",
+    "named",
+    "over_seeds",
     "pca",
     "pixels",
     "precision_recall",
     "rbf",
     "save_moments",
     "sliced_wasserstein",
+    "statistics",
     "stream",
+    "worth",
 ]

@@ -2,11 +2,17 @@
 
 Say which features a figure was computed with: a Frechet distance on pixels, on 32 principal components or on a
 classifier's activations are three different quantities, and none of them is comparable with a published figure that
-used another network."""
+used another network. So a feature function may carry a name (`named`), and statistics remember it.
 
+Any callable (N, ...) -> (N, F) is one. `pixels` and `pca` are here; `jaxdiff.pretrained` has those of networks whose
+weights the user brings, `alexnet.features` and `inception.features`. Those take images as models do, floats in [-1, 1],
+or uint8 grey levels."""
+
+import zlib
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Float64
@@ -18,9 +24,30 @@ Features = Callable[[Any], Any]
 """(N, ...) -> (N, F): `pixels()`, `pca(...)`, or any function of the user's (a jitted network's activations)."""
 
 
+class Named(eqx.Module):
+    """A feature function and what it is called."""
+
+    function: Features
+    name: str = eqx.field(static=True)
+
+    def __call__(self, samples: Any) -> Any:
+        """(N, ...) -> (N, F)."""
+        return self.function(samples)
+
+
+def named(name: str, function: Features) -> Features:
+    """`function` under a name that statistics keep, so that those of other features are refused beside them."""
+    return Named(function, name)
+
+
+def name_of(features: Features) -> str | None:
+    """The name of a feature function, None where it has none."""
+    return features.name if isinstance(features, Named) else None
+
+
 def pixels() -> Features:
     """The values themselves, flattened: (N, ...) -> (N, F) float64, F the product of the other axes."""
-    return Partial(_flatten)
+    return Named(Partial(_flatten), "pixels")
 
 
 def pca(reference: Images, components: int) -> Features:
@@ -35,7 +62,8 @@ def pca(reference: Images, components: int) -> Features:
     _, _, rows = np.linalg.svd(flat - mean, full_matrices=False)
     basis = rows[:components].T
     basis = basis * np.where(basis[np.abs(basis).argmax(0), np.arange(components)] < 0, -1.0, 1.0)  # one sign for all
-    return Partial(_project, mean, basis)
+    mark = zlib.crc32(np.ascontiguousarray(basis, np.float32).tobytes())
+    return Named(Partial(_project, mean, basis), f"pca {components} ({mark:08x})")
 
 
 def extract(

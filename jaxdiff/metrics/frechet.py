@@ -7,24 +7,30 @@ root of a non-symmetric or singular matrix, so rank-deficient covariances lose n
 Heusel et al. (2017) for generative models. The distance is biased upwards by about tr(S)/n and more as n nears the
 number of features: it means something only beside the figure that real data get at the same n."""
 
+import zlib
 from collections.abc import Iterable
 from functools import reduce
 from os import PathLike
+from typing import Any
+from zipfile import BadZipFile
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float64
+from numpy.lib.npyio import NpzFile
 
 from jaxdiff.errors import InputError
-from jaxdiff.metrics.inputs import Table, numbers, table
+from jaxdiff.metrics.features import Features, extract, name_of
+from jaxdiff.metrics.inputs import Images, Table, numbers, table, whole
 
 
 class Moments(eqx.Module):
-    """Mean `mu` (F,), covariance `sigma` (F, F) with n - 1, and count `n` (None where a file doesn't say)."""
+    """Mean `mu` (F,), covariance `sigma` (F, F) with n - 1, count `n`, name of the `features` (None where unknown)."""
 
     mu: Float64[np.ndarray, " f"]
     sigma: Float64[np.ndarray, "f f"]
     n: int | None = eqx.field(static=True)
+    features: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         size = len(self.mu)
@@ -65,7 +71,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     n = a.n + b.n
     d = b.mu - a.mu
     scatter = (a.n - 1) * a.sigma + (b.n - 1) * b.sigma + np.outer(d, d) * (a.n * b.n / n)
-    return Moments(a.mu + d * (b.n / n), scatter / (n - 1), n)
+    return Moments(a.mu + d * (b.n / n), scatter / (n - 1), n, a.features or b.features)
 
 
 def stream(chunks: Iterable[Table]) -> Moments:
@@ -79,6 +85,18 @@ def stream(chunks: Iterable[Table]) -> Moments:
     return reduce(merge, parts, first)
 
 
+def statistics(images: Images | Iterable[Images], features: Features, *, chunk: int = 1024) -> Moments:
+    """The moments of a data set's features, `chunk` images at a time, under the name of `features`.
+
+    `images` are one array (N, ...), or an iterable of such arrays where the set is never in memory whole. Raises
+    InputError for no images, NaN, and a feature function that returns another shape than (rows, F)."""
+    whole(chunk, "chunk", 1, 1 << 40, "images at a time")
+    batches: Any = [images] if hasattr(images, "shape") else images
+    rows = (batch[i : i + chunk] for batch in batches for i in range(0, max(len(batch), 1), chunk))
+    found = stream(extract(features, part, name="images", chunk=chunk) for part in rows)
+    return Moments(found.mu, found.sigma, found.n, name_of(features))
+
+
 def frechet_distance(a: Moments, b: Moments) -> float:
     """The squared Frechet distance |mu - mu'|^2 + tr(S + S' - 2 (S S')^(1/2)), in squared units of the features.
 
@@ -89,36 +107,46 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         if m.n is not None and m.n < 2:
             raise InputError(f"a covariance needs at least 2 samples, got {m.n}; give more samples.")
     d = a.mu - b.mu
-    cross = np.linalg.svd(_root(a.sigma) @ _root(b.sigma), compute_uv=False).sum()
+    cross = np.linalg.svd(symmetric_root(a.sigma) @ symmetric_root(b.sigma), compute_uv=False).sum()
     return max(float(d @ d + np.trace(a.sigma) + np.trace(b.sigma) - 2.0 * cross), 0.0)
 
 
 def save_moments(path: str | PathLike, m: Moments) -> None:
-    """Write an npz file with keys mu, sigma and, if known, n; `path` must end in .npz or be given without an ending."""
-    if m.n is None:
-        np.savez(path, mu=m.mu, sigma=m.sigma)
-    else:
-        np.savez(path, mu=m.mu, sigma=m.sigma, n=np.int64(m.n))
+    """Write an npz file with keys mu and sigma, and n and features where known; without an ending it gets .npz."""
+    known = {name: np.array(v) for name, v in {"n": m.n, "features": m.features}.items() if v is not None}
+    np.savez(path, allow_pickle=False, mu=m.mu, sigma=m.sigma, **known)
 
 
 def load_moments(path: str | PathLike) -> Moments:
-    """Read the npz file of `save_moments`, or any with keys mu and sigma (n is then None).
+    """Read the npz file of `save_moments`, or any with keys mu and sigma (the rest is then None).
 
-    Raises InputError if mu or sigma is missing or their shapes don't match."""
-    with np.load(path) as file:
-        if not {"mu", "sigma"} <= set(file):
-            raise InputError(f"{path} must hold mu and sigma, got {sorted(file)}; write it with `save_moments`.")
-        mu, sigma = numbers(file["mu"], "mu"), numbers(file["sigma"], "sigma")
-        n = int(file["n"]) if "n" in file else None
+    Raises InputError if there is no file, it is cut short or of another kind, or mu and sigma don't go together."""
+    try:
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if not isinstance(content, NpzFile):
+                raise ValueError("a single array")
+            names = sorted(content)
+            found = {name: content[name] for name in ("mu", "sigma", "n", "features") if name in names}
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}; expected the statistics of a data set, an .npz") from error
+    except (OSError, ValueError, EOFError, zlib.error, BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); expected an .npz with mu and sigma: it is cut short or of another kind"
+        ) from error
+    if not {"mu", "sigma"} <= found.keys():
+        raise InputError(f"{path} must hold mu and sigma, got {names}; write it with `save_moments`.")
+    mu, sigma = numbers(found["mu"], "mu"), numbers(found["sigma"], "sigma")
     if mu.ndim != 1 or sigma.shape != (mu.size, mu.size):
         raise InputError(
             f"{path} must hold mu (F,) and sigma (F, F), got {mu.shape} and {sigma.shape}; write it with "
             "`save_moments`."
         )
-    return Moments(mu, sigma, n)
+    n = int(whole(found["n"].item(), "n", 1, 1 << 62, "a count")) if "n" in found else None
+    return Moments(mu, sigma, n, str(found["features"]) if "features" in found else None)
 
 
-def _root(sigma):
+def symmetric_root(sigma):
     """The symmetric square root; eigenvalues that are zero but for rounding are zero."""
     values, vectors = np.linalg.eigh(sigma)
     floor = len(values) * np.finfo(np.float64).eps * max(values[-1], 0.0)
@@ -133,6 +161,15 @@ def _root(sigma):
 def _same(a: Moments, b: Moments):
     if len(a.mu) != len(b.mu):
         raise InputError(
-            f"moments must be of the same features, got {len(a.mu)} and {len(b.mu)}; "
+            f"moments must be of the same features, got {_called(a)} and {_called(b)}; "
             "compute both with one feature function."
         )
+    if a.features is not None and b.features is not None and a.features != b.features:
+        raise InputError(
+            f"moments must be of the same features, got those of {a.features!r} and {b.features!r}; "
+            "compute both with one feature function."
+        )
+
+
+def _called(m: Moments) -> str:
+    return f"{len(m.mu)}" + (f" of {m.features!r}" if m.features is not None else "")

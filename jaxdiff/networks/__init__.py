@@ -1,11 +1,36 @@
 """Networks in Flax NNX, called on a batch as `net(x, c_noise, cond, key=key)`; they know no diffusion. `functional`
 makes one a pure function and a pytree of parameters."""
 
+from jaxdiff.networks.adm import DhariwalUNet, adm
 from jaxdiff.networks.attention import SelfAttention
 from jaxdiff.networks.blocks import Film, ResBlock
+from jaxdiff.networks.edm2 import EDM2, edm2
+from jaxdiff.networks.edm2 import PRESETS as EDM2_PRESETS
 from jaxdiff.networks.embeddings import Conditioning, fourier
 from jaxdiff.networks.functional import count, functional
+from jaxdiff.networks.magnitude import LogVariance, project
 from jaxdiff.networks.mlp import MLP
+from jaxdiff.networks.song_unet import SongUNet, ddpmpp, ncsnpp
 from jaxdiff.networks.unet import UNet
 
-__all__ = ["MLP", "Conditioning", "Film", "ResBlock", "SelfAttention", "UNet", "count", "fourier", "functional"]
+__all__ = [
+    "EDM2",
+    "EDM2_PRESETS",
+    "MLP",
+    "Conditioning",
+    "DhariwalUNet",
+    "Film",
+    "LogVariance",
+    "ResBlock",
+    "SelfAttention",
+    "SongUNet",
+    "UNet",
+    "adm",
+    "count",
+    "ddpmpp",
+    "edm2",
+    "fourier",
+    "functional",
+    "ncsnpp",
+    "project",
+]

@@ -23,10 +23,19 @@ class GroupNorm(nnx.Module):
     The mean is subtracted before squaring. Statistics are float32 at least, whatever `dtype`. One group and no
     spatial axis is layer normalisation. (nnx.GroupNorm refuses bfloat16 and float64 under strict dtype promotion.)"""
 
-    def __init__(self, channels: int, groups: int, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        *,
+        epsilon: float = EPSILON,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         if groups < 1 or channels % groups:
             raise InputError(f"GroupNorm of {channels} channels in {groups} groups: `groups` must divide the channels")
-        self.groups, self.dtype = groups, jnp.dtype(dtype)
+        self.groups, self.epsilon, self.dtype = groups, epsilon, jnp.dtype(dtype)
         self.scale = nnx.Param(jnp.ones(channels, param_dtype))
         self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
 
@@ -43,8 +52,8 @@ class GroupNorm(nnx.Module):
 
         x = x.astype(exact)
         x = x - mean(x)
-        x = x * jax.lax.rsqrt(mean(x * x) + EPSILON)
-        return (x * self.scale[...].astype(exact) + self.bias[...].astype(exact)).astype(self.dtype)
+        gain = jax.lax.rsqrt(mean(x * x) + self.epsilon) * self.scale[...].astype(exact)  # one product a cell, not two
+        return (x * gain + self.bias[...].astype(exact)).astype(self.dtype)
 
 
 def linear(inputs: int, outputs: int, *, zero: bool = False, **kind: Any) -> nnx.Linear:

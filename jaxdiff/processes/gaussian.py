@@ -99,6 +99,27 @@ def edm(sigma_max: float = 80.0) -> Gaussian:
     return Gaussian(schedules.EDM(sigma_max))
 
 
+def brownian(sigma_max: float = 100.0) -> Gaussian:
+    """alpha = 1, sigma = sigma_max sqrt(t): variance exploding as Karras et al. (2022), Table 1, step through it."""
+    return Gaussian(schedules.Brownian(sigma_max))
+
+
+def vp_between(sigma_min: float | Scalar, sigma_max: float | Scalar, eps: float = 1e-3) -> Gaussian:
+    """VP with the linear beta that has sigma / alpha = `sigma_min` at t = eps and `sigma_max` at 1 (Karras et al.
+    2022)."""
+    return Gaussian(schedules.LinearVP.between(sigma_min, sigma_max, eps))
+
+
+def unscaled(process: Gaussian) -> Gaussian:
+    """The noise levels of `process` at alpha = 1 (Karras et al. 2022, Table 1, scaling 1)."""
+    return Gaussian(schedules.Unscaled(process.schedule))
+
+
+def preserving(process: Gaussian) -> Gaussian:
+    """The noise levels of `process` at alpha^2 + sigma^2 = 1 (Karras et al. 2022, Table 1, VP's scaling)."""
+    return Gaussian(schedules.Preserving(process.schedule))
+
+
 def cosine(s: float = 0.008) -> Gaussian:
     """Variance preserving with a cosine alpha (Nichol and Dhariwal 2021); alpha(1) = 0."""
     return Gaussian(schedules.Cosine(s))

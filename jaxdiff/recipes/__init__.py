@@ -1,12 +1,12 @@
 """Whole experiments, built from the same functions that you would compose by hand.
 
-A recipe is a package with `train`, `sample`, `evaluate` and `report`; a config names it, and the command line runs
-it."""
+A recipe is a module with `train`, `sample`, `evaluate` and `report`, or with those of them that make sense; a config
+names it, and the command line runs it."""
 
 from importlib import import_module
 from typing import Any
 
-__all__ = ["images"]
+__all__ = ["images", "pretrained"]
 
 
 def __getattr__(name: str) -> Any:

@@ -57,6 +57,12 @@ def resolve(where: str, known: Mapping[str, Any], spec: Any, **given: Any) -> An
     return function(**arguments)
 
 
+def option(known: Mapping[str, Any], spec: Mapping[str, Any], word: str) -> Any:
+    """What a spec says for an option, else its default; None where the function has no such option."""
+    parameter = _words(known[spec["name"]]).get(word) if spec["name"] in known else None
+    return None if parameter is None else spec.get(word, parameter.default)
+
+
 def _words(function):
     """The parameters that a call of `function` may name."""
     # A Flax module's own signature is its metaclass's (*args, **kwargs).

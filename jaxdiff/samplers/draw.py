@@ -3,7 +3,7 @@
 Every chunk has the same size, the last one padded, so `n` changes neither the program nor a sample's bits, and device
 memory does not grow with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -27,6 +27,7 @@ def draw(
     shape_like: Any,
     *,
     cond: PyTree[Any] = None,
+    x0: PyTree[Any] = None,
     start: int = 0,
     chunk: int | None = None,
     noise: Noise = jax.random.normal,
@@ -36,38 +37,68 @@ def draw(
 
     `make_denoise(cond)` gives one example's denoiser from that example's row of `cond`, whose leaves lead with n
     (`from_network(...).bind(params)` is such a function). `shape_like` is one example: a shape, an array, a
-    `jax.ShapeDtypeStruct`, or a tree of the last two. `chunk` examples run at a time (by default as many as make 4
-    million numbers, at most 128); samples are the same bits for every n, and for every `start` that is a multiple of
-    `chunk`. `progress(done, n)` is called after each chunk. Raises InputError for a bad n, start or chunk, or a cond
-    that does not lead with n."""
+    `jax.ShapeDtypeStruct`, or a tree of the last two. With `x0`, n examples, each starts from its own data noised to
+    the sampler's first time (`sampler.begin(level)` chooses it). `chunk` examples run at a time (by default as many as
+    make 4 million numbers, at most 128); samples are the same bits for every n, and for every `start` that is a
+    multiple of `chunk`. `progress(done, n)` is called after each chunk. Raises InputError for a bad n, start or chunk,
+    or a cond or x0 that does not lead with n."""
+    options = {"cond": cond, "x0": x0, "start": start, "chunk": chunk, "noise": noise, "progress": progress}
+    chunks = list(draw_chunks(key, n, make_denoise, sampler, shape_like, **options))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+
+def draw_chunks(
+    key: PRNGKey,
+    n: int,
+    make_denoise: Callable[..., Any],
+    sampler: Sampler,
+    shape_like: Any,
+    *,
+    cond: PyTree[Any] = None,
+    x0: PyTree[Any] = None,
+    start: int = 0,
+    chunk: int | None = None,
+    noise: Noise = jax.random.normal,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Iterator[PyTree[np.ndarray]]:
+    """What `draw` returns, chunk by chunk, for samples that need not be in memory together."""
     if n < 1:
         raise InputError(f"draw got n={n} samples, expected at least 1")
     if start < 0 or (chunk is not None and chunk < 1):
         raise InputError(f"draw got start={start} and chunk={chunk}, expected start >= 0 and chunk >= 1 (or None)")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
-        if np.shape(leaf)[:1] != (n,):
-            name = f"cond{jax.tree_util.keystr(path)}"
-            raise InputError(f"{name} has shape {np.shape(leaf)}, expected ({n}, ...): a row for every sample")
+    for word, tree in (("cond", cond), ("x0", x0)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if np.shape(leaf)[:1] != (n,):
+                name = f"{word}{jax.tree_util.keystr(path)}"
+                raise InputError(f"{name} has shape {np.shape(leaf)}, expected ({n}, ...): a row for every sample")
     like = as_struct(shape_like)
+    if x0 is not None and (found := jax.tree.map(lambda leaf: np.shape(leaf)[1:], x0)) != (
+        wanted := jax.tree.map(lambda leaf: leaf.shape, like)
+    ):
+        raise InputError(f"x0 has examples of shape {found}, expected {wanted}, the shape that is drawn")
     size = sum(leaf.size for leaf in jax.tree.leaves(like))
     chunk = chunk or int(np.clip(2**22 // size, 1, 128))
-    sampler, make_denoise, noise = sampler.checked(), partial(make_denoise), partial(noise)
-    done, pending = [], None
+    fixed = partial(make_denoise), sampler.checked(), _Like(like), partial(noise)
+    return _chunks(key, n, fixed, (cond, x0), start, chunk, progress)
+
+
+def _chunks(key, n, fixed, rows, start, chunk, progress):
+    pending, waiting = None, 0
     for begin in range(0, n, chunk):
-        rows = np.minimum(np.arange(begin, begin + chunk), n - 1)
-        condition = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf)[rows], cond)
+        places = np.minimum(np.arange(begin, begin + chunk), n - 1)
+        given = jax.tree.map(lambda leaf, places=places: jnp.asarray(np.asarray(leaf)[places]), rows)
         indices = jnp.arange(begin, begin + chunk, dtype=jnp.uint32) + np.uint32(start)
-        batch = _chunk(key, indices, make_denoise, condition, sampler, _Like(like), noise)
+        batch = _chunk(key, indices, fixed, given)
         # Fetch the chunk before this one while the device computes.
         if pending is not None:
-            done.append(jax.device_get(pending))
-        pending = batch
+            yield jax.device_get(pending)
+        pending, waiting = batch, n - begin
         if progress is not None:
             progress(begin, n)
-    done.append(jax.device_get(pending))
+    last = jax.device_get(pending)
     if progress is not None:
         progress(n, n)
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *done)
+    yield jax.tree.map(lambda leaf: leaf[:waiting], last)
 
 
 class _Like(eqx.Module):
@@ -85,10 +116,17 @@ class _Like(eqx.Module):
 
 
 @eqx.filter_jit
-def _chunk(key, indices, make_denoise, cond, sampler, like, noise):
-    def one(index, cond):
+def _chunk(key, indices, fixed, rows):
+    make_denoise, sampler, like, noise = fixed
+
+    def one(index, rows):
+        cond, x0 = rows
         start_key, walk_key = jax.random.split(jax.random.fold_in(key, index))
-        x = sampler.start(start_key, like.structs())
+        if x0 is None:
+            x = sampler.start(start_key, like.structs())
+        else:
+            data = jax.tree.map(lambda leaf, struct: leaf.astype(struct.dtype), x0, like.structs())
+            x = sampler.renoise(start_key, data)
         return sampler.run(walk_key, make_denoise(cond), x, noise)
 
-    return jax.vmap(one)(indices, cond)
+    return jax.vmap(one)(indices, rows)

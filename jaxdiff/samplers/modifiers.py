@@ -1,4 +1,5 @@
-"""Stepper -> Stepper: more noise before a step, correction or projection after it, and many steppers side by side."""
+"""Stepper -> Stepper: more noise before a step, correction or projection after it, another process's denoiser, and many
+steppers side by side."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import PyTree
 
+from jaxdiff.denoisers import recast
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast, keys_of, partial
 from jaxdiff.processes.gaussian import Gaussian
@@ -101,6 +103,15 @@ def project(inner: Stepper, onto: Callable[..., Any]) -> Stepper:
 def _project(inner, onto, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
     x, carry = inner.step(key, denoise, carry, x, t, s, noise=noise)
     return onto(x, s), carry
+
+
+def recasting(inner: Stepper, source: Gaussian, process: Gaussian) -> Stepper:
+    """`inner`, a stepper of `process`, fed with a denoiser that was made for `source` (`denoisers.recast`)."""
+    return Stepper(inner.init, Partial(_recasting, inner, source, process), inner.demands)
+
+
+def _recasting(inner, source, process, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+    return inner.step(key, recast(denoise, source, process), carry, x, t, s, noise=noise)
 
 
 def product(steppers: PyTree[Any]) -> Stepper:

@@ -3,8 +3,6 @@
 In that form alpha = 0 is no special case, where the usual coordinates x / alpha and sigma / alpha are infinite, and
 Heun's error is 2.5 to 4 times smaller on processes that move alpha."""
 
-import jax
-import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.processes.gaussian import Gaussian
@@ -35,28 +33,3 @@ def _heun(process, key, denoise, x, t, s, noise):
     data1 = believe(denoise, guess, s)
     eps1 = (guess - a1 * data1) / sig1
     return guess + 0.5 * ((a1 - a) * (data1 - data) + (sig1 - sig) * (eps1 - eps))
-
-
-def dpmpp_2m(process: Gaussian) -> Stepper:
-    """DPM-Solver++(2M), second order with one call a step (Lu et al. 2022): Euler with D extrapolated in log(alpha /
-    sigma).
-
-    The carry is (previous D, previous lambda = log(alpha / sigma)); it starts at lambda = -infinity, which makes the
-    first step first order. Needs sigma_s > 0, so give the end to `last`."""
-    return Stepper(Partial(_2m_carry), Partial(_2m, process), Partial(ends_noisy, process))
-
-
-def _2m_carry(x, t):
-    return jnp.zeros_like(x), jnp.full_like(t, -jnp.inf)
-
-
-def _2m(process, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
-    (alpha, sigma), (alpha_s, sigma_s) = process.scales(t), process.scales(s)
-    before, lam_before = carry
-    lam, lam_s = 0.5 * process.log_snr(t), 0.5 * process.log_snr(s)
-    data = believe(denoise, x, t)
-    # 1 / (2r) of the paper, (lam_s - lam) / (2 (lam - lam_before)); where alpha = 0 (lam = -infinity) the step is
-    # first order.
-    slope = jnp.where(jnp.isfinite(lam), 0.5 * (lam_s - lam) / (lam - lam_before), 0)
-    ahead = data + slope * (data - before)
-    return alpha_s * ahead + sigma_s / sigma * (x - alpha * ahead), (data, lam)

@@ -7,11 +7,15 @@ import jax
 from jaxtyping import Array
 
 from jaxdiff import grids
+from jaxdiff.errors import InputError
+from jaxdiff.numerics import concrete, known
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.processes.product import Process
 from jaxdiff.samplers.loop import check, run, sample
 from jaxdiff.samplers.modifiers import churn as churned
+from jaxdiff.samplers.modifiers import recasting
 from jaxdiff.samplers.ode import euler, heun
+from jaxdiff.samplers.runge_kutta import euler_in_t, runge_kutta_in_t
 from jaxdiff.samplers.stepper import Stepper
 from jaxdiff.types import Denoiser, Noise, PRNGKey, State
 
@@ -38,6 +42,29 @@ class Sampler(eqx.Module):
         if isinstance(self.process, Gaussian):
             return self.process.prior(key, shape_like, self.ts[0])
         return self.process.prior(key, shape_like)
+
+    def renoise(self, key: PRNGKey, x0: State, *, noise: Noise = jax.random.normal) -> State:
+        """Data `x0` noised to ts[0], to start from in the place of pure noise (SDEdit, Meng et al. 2022)."""
+        if isinstance(self.process, Gaussian):
+            return self.process.perturb(key, x0, self.ts[0], noise=noise)
+        return self.process.perturb(key, x0, self.ts[0])
+
+    def begin(self, level: float) -> "Sampler":
+        """This sampler from the first of its times whose noise level sigma / alpha is at most `level`.
+
+        With `renoise`, or `draw(..., x0=images)`, it makes images from images: the lower the level, the more of them
+        is kept. Raises InputError when no step would be left."""
+        process = self.process
+        if not isinstance(process, Gaussian) or not concrete(process, self.ts, level):
+            raise InputError("begin needs a Gaussian process and known times: call it outside of jit, on one process")
+        alpha, sigma = known(lambda: process.scales(self.ts))
+        start = int((sigma > level * alpha).sum())
+        steps = len(self.ts) - 1 - start
+        if steps < 1 + (self.last is not None):
+            least = float(sigma[-2] / alpha[-2])
+            raise InputError(f"begin got level={level}, below the sampler's last steps; expected at least {least:.3g}")
+        ends = (self.first if start == 0 else None, self.last)
+        return Sampler(process, self.stepper, self.ts[start:], *ends, denoise_last=self.denoise_last)
 
     def checked(self) -> "Sampler":
         """This sampler, or the InputError that its call would raise."""
@@ -71,4 +98,31 @@ def edm(
         options = {"low": churn_min, "high": churn_max, "noise_scale": noise_scale}
         stepper, last = (churned(process, inner, amount, **options) for inner in (stepper, last))
     ts = grids.karras(process, steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
+    return Sampler(process, stepper, ts, last=last)
+
+
+def generalised(
+    process: Gaussian,
+    ts: Array,
+    *,
+    alpha: float | None = 1.0,
+    network: Gaussian | None = None,
+    churn: float = 0.0,
+    churn_min: float = 0.0,
+    churn_max: float = float("inf"),
+    noise_scale: float = 1.0,
+) -> Sampler:
+    """Karras et al. (2022), Algorithm 3 with the stochasticity of Algorithm 2: any schedule, scaling, grid and solver.
+
+    `process` is the schedule and the scaling (`processes.unscaled`, `processes.preserving`), `ts` the grid in its time.
+    alpha = 1 is Heun, 1/2 the midpoint rule, 2/3 Ralston, None Euler; the last step is Euler's. `network` is the
+    process that the denoiser is of, when it is another. `churn` and the rest are S_churn, S_min, S_max, S_noise."""
+    last = euler_in_t(process)
+    stepper = last if alpha is None else runge_kutta_in_t(process, alpha)
+    if churn:
+        amount = min(churn / (len(ts) - 1), 2**0.5 - 1)
+        options = {"low": churn_min, "high": churn_max, "noise_scale": noise_scale}
+        stepper, last = (churned(process, inner, amount, **options) for inner in (stepper, last))
+    if network is not None:
+        stepper, last = (recasting(inner, network, process) for inner in (stepper, last))
     return Sampler(process, stepper, ts, last=last)

@@ -2,8 +2,9 @@
 
 So a kind of average is one function, and the averaged parameters are the whole carry. A weight of 1 in the first step
 drops the initial parameters: such an average needs no later correction of bias. `seen` counts the examples consumed
-*before* the step, `batch` those of the step. References: Karras et al. 2022 (EDM), training loop; Karras et al. 2024
-(EDM2), Sec. 3.1.
+*before* the step, `batch` those of the step. Wherever a run takes a kind of average (`ema=`) it takes a tree of them as
+well, `widths(0.05, 0.10)` say, and then `TrainState.ema` is that tree with an average in each place. References: Karras
+et al. 2022 (EDM), training loop; Karras et al. 2024 (EDM2), Sec. 3.1.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxdiff.errors import InputError
@@ -56,7 +58,8 @@ def decay(beta: float) -> Weight:
 def power(gamma: float) -> Weight:
     """EDM2's power function: w = 1 - (seen / (seen + batch))^(gamma + 1), an average with weights like t^gamma.
 
-    Raises InputError unless gamma > -1 (0 is the plain mean).
+    Its width grows with the run, which is why such averages can be made anew afterwards (`training.post_hoc`). Raises
+    InputError unless gamma > -1 (0 is the plain mean).
     """
     if not gamma > -1.0:
         raise InputError(f"power got gamma = {gamma}, expected gamma > -1: EDM2 uses 6.94 (10 %) and 16.97 (5 %)")
@@ -65,6 +68,34 @@ def power(gamma: float) -> Weight:
         return -jnp.expm1((gamma + 1.0) * jnp.log1p(-batch / (seen + batch)))
 
     return weight
+
+
+WIDEST = 1 / math.sqrt(12)  # of the plain mean, gamma = 0
+
+
+def sigma_rel(gamma: float) -> float:
+    """The relative width of the power function's weights: their standard deviation over the length of the run,
+    sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3)))."""
+    return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
+
+
+def exponent(width: float) -> float:
+    """The gamma whose `sigma_rel` is `width`: the largest root of g^3 + 7 g^2 + (16 - width^-2) g + 12 - width^-2.
+
+    Raises InputError unless 0 < width < 1 / sqrt(12) = .2887.
+    """
+    if not 0 < width < WIDEST:
+        raise InputError(
+            f"an average's relative width is {width}, expected between 0 and {WIDEST:.4f}: .05 to .25 of the run"
+        )
+    power = width**-2
+    roots = np.roots([1, 7, 16 - power, 12 - power])
+    return float(np.max(roots[np.abs(roots.imag) < 1e-9 * np.abs(roots)].real))
+
+
+def widths(*relative: float) -> dict[str, Weight]:
+    """Power-function averages of several relative widths, each under its width as a word: {"0.05": ..., "0.1": ...}."""
+    return {str(float(width)): power(exponent(width)) for width in relative}
 
 
 def start(params: PyTree) -> PyTree:

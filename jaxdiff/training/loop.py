@@ -18,6 +18,7 @@ import numpy as np
 from jaxdiff.errors import InputError
 from jaxdiff.training.checkpoint import Checkpoints
 from jaxdiff.training.sinks import Sink
+from jaxdiff.training.snapshots import Snapshots
 from jaxdiff.training.state import TrainState
 from jaxdiff.training.step import Batch, Step
 from jaxdiff.training.stops import NonFiniteLoss
@@ -38,6 +39,7 @@ def fit(
     steps: int,
     checkpoints: Checkpoints | None = None,
     save_every: int = 1000,
+    snapshots: Snapshots | None = None,
     log: Iterable[Sink] = (),
     log_every: int = 50,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
@@ -48,9 +50,10 @@ def fit(
     batch), and then a resumed run sees the data of an uninterrupted one; an iterable must stand at that position by
     itself. A record of means since the last one goes to each sink of `log` after the first step, every `log_every`
     steps and at the end. At each save (every `save_every` steps, at the end, on a signal) `evaluate(state)` may add
-    numbers to the record, among them the one that chooses the best checkpoint. SIGTERM and SIGINT let the running
-    step finish, save, and return status "interrupted"; a second SIGINT stops at once. `state` is consumed where
-    `step` donates it.
+    numbers to the record, among them the one that chooses the best checkpoint. `snapshots` keeps the averages at its
+    own positions, each before the checkpoint that follows, so that a run carried on has each once. SIGTERM and SIGINT
+    let the running step finish, save, and return status "interrupted"; a second SIGINT stops at once. `state` is
+    consumed where `step` donates it.
 
     Raises NonFiniteLoss, naming the step; DiskFull; InputError where a checkpoint or the first batch does not fit the
     run.
@@ -84,6 +87,8 @@ def fit(
         for sink in sinks:
             stack.callback(sink.close)
             sink.start(done)
+        if snapshots is not None:
+            snapshots.start(position)
         stream = _stream(batches, position)
         while done < steps and not stopping.is_set():
             batch = next(stream, None)
@@ -93,8 +98,10 @@ def fit(
             if done == first:
                 _stands_at(batch, position)
             state, metrics = step(state, batch)
-            done, position = done + 1, position + len(batch["index"])
+            before, done, position = position, done + 1, position + len(batch["index"])
             meter.add(metrics, len(batch["index"]))
+            if snapshots is not None and snapshots.due(before, position):
+                snapshots.save(state)
             saving = done % save_every == 0 or done == steps
             if saving or done == first + 1 or done % log_every == 0:
                 report(saving)

@@ -17,8 +17,9 @@ class TrainState(eqx.Module):
 
     `step` counts the updates made. `position` counts the examples consumed, which is where the data stream stands (32
     bits without sign: EDM's longest run shows 2.5e9 images, more than an int32 holds). `key` never changes: a step's
-    key is `fold_in(key, step)`. `ema` is None or the averaged parameters. `finite` turns False at the first step that
-    is not finite and freezes the rest of the state there, so that steps dispatched before anyone looked do no harm.
+    key is `fold_in(key, step)`. `ema` is None, the averaged parameters, or a tree of such averages. `finite` turns
+    False at the first step that is not finite and freezes the rest of the state there, so that steps dispatched before
+    anyone looked do no harm.
     """
 
     step: Int[Array, ""]
@@ -31,13 +32,13 @@ class TrainState(eqx.Module):
 
 
 def init(
-    key: PRNGKey, params: PyTree, optimizer: optax.GradientTransformation, *, ema: averages.Weight | None = None
+    key: PRNGKey, params: PyTree, optimizer: optax.GradientTransformation, *, ema: PyTree[averages.Weight] = None
 ) -> TrainState:
     """The state before step 0; it owns copies of `key` and `params`, so a step may donate it.
 
-    With `ema` (a weight from `jaxdiff.training.ema`) the average starts as a copy of `params`.
+    With `ema` (a weight from `jaxdiff.training.ema`, or a tree of them) each average starts as a copy of `params`.
     """
-    average = None if ema is None else averages.start(params)
+    average = jax.tree.map(lambda weight: averages.start(params), ema, is_leaf=callable)
     parts: Any = (params, optimizer.init(params), average, key)
     params, opt_state, average, key = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), parts)
     return TrainState(jnp.int32(0), params, opt_state, average, key, jnp.uint32(0), jnp.bool_(True))

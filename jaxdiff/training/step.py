@@ -8,6 +8,7 @@ example. Times of low discrepancy over the batch are u = (u0 + (index mod B) / B
 itself and B the global batch size.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -86,32 +87,41 @@ def make_train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     *,
-    ema: averages.Weight | None = None,
+    ema: PyTree[averages.Weight] = None,
+    project: Callable[[PyTree], PyTree] | None = None,
     accumulate: int = 1,
     axis_name: str | None = None,
+    mends: bool = False,
 ) -> Step:
-    """The pure `train_step(state, batch) -> (state, metrics)`: gradient, optax update, average, counters.
+    """The pure `train_step(state, batch) -> (state, metrics)`: gradient, optax update, averages, counters.
 
-    `accumulate=k` computes the gradient in k parts, one after the other, in 1/k of the memory. `axis_name` names the
-    mapped axis when the step runs under `jax.pmap` or `shard_map`; leave it None under `jit`. Metrics are scalars:
-    `loss`, `grad_norm` (before any clipping), `update_norm` and `finite`. When one of them is NaN or infinite,
-    nothing of the state changes but `finite`, now and in all later steps. Optax's schedules count `state.step` before
-    the step.
+    `ema` is the kind of average of `init`, or the same tree of them. `project` moves the parameters to where the step
+    begins (EDM2's forced weight normalisation is `networks.project`): gradient and update are taken there, and the
+    averages and the new state see what the update made of it, not projected. `accumulate=k` computes the gradient in k
+    parts, one after the other, in 1/k of the memory. `axis_name` names the mapped axis when the step runs under
+    `jax.pmap` or `shard_map`; leave it None under `jit`.
+
+    Metrics are scalars: `loss`, `grad_norm` (before any clipping), `update_norm` and `finite`. When one of them is NaN
+    or infinite, nothing of the state changes but `finite`, now and in all later steps; with `mends=True`, for an
+    optimizer that mends such gradients (`mended`), only the update must be finite. Optax's schedules count `state.step`
+    before the step.
     """
     gradients = make_gradients(objective, accumulate=accumulate, axis_name=axis_name)
 
     def train_step(state, batch):
-        loss, grads = gradients(state, batch)
+        here = state if project is None else dataclasses.replace(state, params=project(state.params))
+        loss, grads = gradients(here, batch)
         with jax.numpy_dtype_promotion("standard"):  # optax raises float to an integer count
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
+            updates, opt_state = optimizer.update(grads, state.opt_state, here.params)
+            params = optax.apply_updates(here.params, updates)
         size = batch_size(batch) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
         average = state.ema
         if ema is not None:
-            w = ema(state.step, state.position.astype(jnp.float32), jnp.float32(size))
-            average = averages.update(state.ema, params, w)
+            seen = (state.step, state.position.astype(jnp.float32), jnp.float32(size))
+            average = _each(ema, state.ema, lambda weight, a: averages.update(a, params, weight(*seen)))
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-        finite = state.finite & jnp.all(jnp.isfinite(jnp.stack([m.astype(jnp.float32) for m in metrics.values()])))
+        watched = [metrics["update_norm"]] if mends else metrics.values()
+        finite = state.finite & jnp.all(jnp.isfinite(jnp.stack([m.astype(jnp.float32) for m in watched])))
 
         old = (state.step, state.params, state.opt_state, state.ema, state.position)
         new = (state.step + 1, params, opt_state, average, state.position + jnp.uint32(size))
@@ -137,6 +147,20 @@ def batch_size(batch: Batch) -> int:
                 f"batch leaf {name} has shape {leaf.shape}, expected {size} examples, as many as its index"
             )
     return size
+
+
+def _each(weights, averaged, function):
+    """`function` of each weight and its average; InputError where the two trees differ."""
+    leaves, structure = jax.tree.flatten(weights, is_leaf=callable)
+    try:
+        trees = structure.flatten_up_to(averaged)
+    except ValueError:
+        trees = [None]
+    if any(tree is None for tree in trees):
+        raise InputError(
+            "the state has not the averages that this step updates: give init the same ema as make_train_step"
+        )
+    return structure.unflatten(map(function, leaves, trees))
 
 
 def _cut(batch, k):

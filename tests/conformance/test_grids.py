@@ -190,6 +190,34 @@ def test_lognormal_times_have_normal_log_levels(name, key):
     assert np.all((wide >= 0) & (wide <= 1))
 
 
+def test_published_laws_draw_their_levels_on_every_process(key):
+    """Karras et al. (2022), Table 1: VP's at uniform t, VE's log-uniform, iDDPM's u_j with j uniform."""
+    n = 20_000
+    uniform = {}
+    for name in ("vp", "ve", "iddpm"):
+        # A process that reaches all of them: u_0 is 20291.
+        t, weight = jax.jit(TRAINING_TIMES[name], static_argnums=2)(key, processes.edm(3e4), n)
+        level = 3e4 * np.asarray(t, np.float64)
+        np.testing.assert_array_equal(weight, 1)
+        if name == "vp":
+            b = np.log1p(level**2)
+            uniform[name] = (2 * b / (0.1 + np.sqrt(0.1**2 + 2 * 19.9 * b)) - 1e-5) / (1 - 1e-5)
+        elif name == "ve":
+            uniform[name] = np.log(level / 0.02) / np.log(100 / 0.02)
+        else:
+            table = papers.iddpm_table()[:1000]
+            place = np.abs(np.log(table[:, None]) - np.log(level[None, :])).argmin(0)
+            np.testing.assert_allclose(level, table[place], rtol=1e-5)
+            counts = np.bincount(place, minlength=1000)
+            assert stats.chisquare(counts).pvalue > 1e-6
+            assert counts.min() > 0
+    for name, u in uniform.items():
+        assert stats.kstest(u, "uniform", method="asymp").pvalue > 1e-6, name
+    # Held in the range of a process that reaches less.
+    low = jax.jit(lambda key, process: grids.vp_times(key, process, n))(key, processes.ve()).t
+    assert np.all((low >= 0) & (low <= 1))
+
+
 def test_lognormal_defaults_are_karras():
     t, _ = jax.jit(lambda process: grids.lognormal_times(jax.random.key(0), process, 20_000))(processes.edm())
     log_level = np.log(80 * np.asarray(t))
@@ -212,7 +240,7 @@ def test_training_times_repeat_by_key_and_compile_once(name, key):
     assert one.t.shape == one.weight.shape == (8,)
     assert one.t.dtype == one.weight.dtype == jnp.float32
     np.testing.assert_allclose(one.t, TRAINING_TIMES[name](key, processes.vp(), 8).t, rtol=1e-4)
-    if name in ("lognormal", "importance"):
+    if name not in ("uniform", "stratified"):
         assert not np.allclose(one.t, again.t)  # the process decides
 
 

@@ -33,6 +33,7 @@ def typed(name):
         "velocity": (d_alpha, d_sigma),  # Lipman et al. (2023)
         "v": (-sigma, alpha),  # Salimans and Ho (2022)
         "score": (0, -1 / sigma),  # Song et al. (2021)
+        "scaled_score": (0, -1),
         # Karras et al. (2022), eq. 8: F = (y - c_skip (y + level n)) / c_out.
         "edm": ((1 - c_skip) / c_out, -c_skip * level / c_out),
     }

@@ -143,7 +143,7 @@ def test_published_noise_levels(x64):
 
 @every_process
 def test_prior_has_the_right_scale(name, key):
-    n, scale = 40_000, {"ve": 100.0, "edm": 80.0}.get(name, 1.0)
+    n, scale = 40_000, {"ve": 100.0, "edm": 80.0, "brownian": 100.0}.get(name, 1.0)
     x = np.asarray(PROCESSES[name]().prior(key, (n,)), np.float64)
     # Sub-VP's and iDDPM's sigma(1) is within 4.3e-5 of 1, VP's within 2.2e-5, log-SNR's sqrt(sigmoid(5)) = .99666.
     scale = 0.9966536 if name == "logsnr" else scale

@@ -39,6 +39,7 @@ def test_rows_are_their_papers_targets(name, arrays):
         "velocity": d_alpha * X0 + d_sigma * EPS,
         "v": alpha * EPS - sigma * X0,
         "score": -(x - alpha * X0) / sigma**2,
+        "scaled_score": -EPS,
         # F = (x0 - c_skip x) / c_out at Karras's noise level sigma / alpha, on x / alpha.
         "edm": (X0 - c_skip * x / alpha) / c_out,
     }

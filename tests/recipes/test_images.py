@@ -71,7 +71,7 @@ def test_a_picture_by_default(trained, capsys):
         ("--steps=0", "a sampling grid got n=0 steps, expected a whole number of at least 1"),
         ("--labels=3,10", "label 10 is not a class of digits/train; expected numbers from 0 to 9"),
         ("--labels=-1", "label -1 is not a class of digits/train"),
-        ("--sampler=eular", "config.sample.sampler.name is 'eular', expected one of ancestral, ddim, dpmpp_2m, edm"),
+        ("--sampler=eular", "config.sample.sampler.name is 'eular', expected one of ancestral, ancestral_2s, ddim"),
         ("--guidance=nan", "the guidance weight is nan, expected a finite number; 1 is no guidance"),
         ("--out=picture.gif", "the output is picture.gif, expected a file that ends in .png or .npz"),
     ],

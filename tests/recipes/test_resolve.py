@@ -107,7 +107,10 @@ def test_every_network_builds_and_has_a_finite_loss_and_gradient(name, monkeypat
     classes = Images("classes", SMALL.pixels, np.arange(40) % 2, 2, levels=5)
     monkeypatch.setitem(names.DATA, "digits", lambda: classes)
     config = tiny.get_config()
-    options = {"UNet": {"width": 8, "multipliers": (1,), "blocks": 1}, "MLP": {"hidden": 8}}[name]
+    small = {"width": 8, "multipliers": (1,), "blocks": 1}
+    own = {"MLP": {"hidden": 8}, "UNet": small, "adm": small | {"width": 64, "attention": ()}}
+    own |= {"edm2": small | {"attention": (), "head": 8}}
+    options = own.get(name, small | {"attention": ()})
     config.network = {"name": name, "dropout": 0.1, **options}
     experiment = build(config)
     assert finite(experiment, jax.jit(experiment.initial, compiler_options=QUICK)().params)

@@ -23,10 +23,15 @@ def default() -> ConfigDict:
 
     config.process = ConfigDict({"name": "edm"})  # jaxdiff.processes
     config.row = ConfigDict({"name": "edm"})  # jaxdiff.parameterizations: what the network predicts
+    config.c_in = ConfigDict({"name": "own"})  # jaxdiff.preconditioning: how its input is scaled; own: as the row says
+    config.c_noise = ConfigDict({"name": "log_ratio"})  # and in what units it hears the noise level
+    config.loss_row = ConfigDict({"name": "own"})  # the row whose error is squared; own: what the network predicts
     config.weight = ConfigDict({"name": "unit"})  # jaxdiff.losses.weights, on that row
     config.times = ConfigDict({"name": "lognormal_times"})  # jaxdiff.grids: at which noise it trains
 
+    config.augment = ConfigDict({"name": "none"})  # jaxdiff.data.augment.pipeline; the network takes its labels
     config.network = ConfigDict({"name": "UNet"})  # jaxdiff.networks
+    config.uncertainty = False  # learn how large the loss is at each noise level, beside the network (EDM2)
     config.label_dropout = 0.1  # how often a class is hidden, so that guidance has an unconditional model
 
     config.train = ConfigDict()
@@ -35,10 +40,14 @@ def default() -> ConfigDict:
     config.train.optimizer = ConfigDict({"name": "adam"})  # optax
     config.train.learning_rate = 1e-3
     config.train.warmup = 10_000  # examples until the learning rate is whole
+    config.train.flat = 0  # batches until the learning rate falls, as 1 / sqrt (EDM2); 0 for never
     config.train.clip = 1.0  # largest gradient norm
     config.train.accumulate = 1  # parts in which a batch's gradient is computed
     config.train.ema_half_life = 50_000  # examples after which a weight of the average has halved
     config.train.ema_ramp = 0.05  # and at most this share of the examples seen
+    config.train.ema_widths = ()  # widths of averages, such as (0.05, 0.1), in the place of the half-life (EDM2)
+    config.train.snapshot_every = 0  # examples between files of those averages, for post-hoc widths; 0 for none
+    config.train.project = False  # keep the weights of magnitude-preserving layers at unit size (EDM2)
     config.train.flip = False  # mirror half of the images
     config.train.log_every = 50
     config.train.save_every = 500
@@ -46,6 +55,7 @@ def default() -> ConfigDict:
     config.sample = ConfigDict()
     config.sample.sampler = ConfigDict({"name": "edm", "steps": 18})  # jaxdiff.recipes.images.samplers
     config.sample.guidance = 1.0  # 1: the conditional model as it is
+    config.sample.ema_width = 0.0  # which average draws: one of ema_widths, or any from snapshots; 0 for the first
 
     config.evaluate = ConfigDict()
     config.evaluate.samples = 1000
@@ -107,7 +117,8 @@ def _complete(given, expected, path):
 def _alike(value, like):
     """Whether a value has the type of a default one; a whole number may stand for a float."""
     if isinstance(like, tuple):
-        return isinstance(value, tuple | list) and all(_alike(entry, like[0]) for entry in value)
+        kind = like[0] if like else 0.0
+        return isinstance(value, tuple | list) and all(_alike(entry, kind) for entry in value)
     kinds = (int, float) if isinstance(like, float) else type(like)
     return isinstance(value, kinds) and isinstance(value, bool) == isinstance(like, bool)
 
@@ -125,12 +136,19 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.batch_size": _least(1),
     "train.learning_rate": _above_0,
     "train.warmup": _least(0),
+    "train.flat": _least(0),
     "train.clip": _above_0,
     "train.accumulate": _least(1),
     "train.ema_half_life": _least(1),
     "train.ema_ramp": _above_0,
+    "train.ema_widths": (
+        lambda value: all(0 < width < 0.28 for width in value) and len(set(value)) == len(value),
+        "different relative widths between 0 and .28",
+    ),
+    "train.snapshot_every": _least(0),
     "train.log_every": _least(1),
     "train.save_every": _least(1),
+    "sample.ema_width": (lambda value: 0 <= value < 0.28, "a relative width below .28, or 0"),
     "sample.guidance": (math.isfinite, "a finite number"),
     "evaluate.samples": _least(8),
     "evaluate.components": _least(0),

@@ -17,7 +17,7 @@ from jaxdiff import data, grids, metrics
 from jaxdiff.recipes.images.drawing import samples
 from jaxdiff.recipes.images.experiment import Experiment
 from jaxdiff.recipes.images.run import load
-from jaxdiff.recipes.images.samplers import CALLS
+from jaxdiff.recipes.images.samplers import calls
 from jaxdiff.recipes.progress import counter
 from jaxdiff.recipes.workdir import npz, write
 from jaxdiff.samplers import euler, heun
@@ -86,9 +86,10 @@ def curve(
         for budget in budgets:
             progress(sum(map(len, rows.values())), total)
             steps = (budget + 1) // 2 if name == "edm" else budget
-            pixels, _ = samples(experiment, params, n, seed=seed + 1, sampler={"name": name, "steps": steps})
+            spec = {"name": name, "steps": steps}
+            pixels, _ = samples(experiment, params, n, seed=seed + 1, sampler=spec)
             x = features(_as_model(experiment.train, pixels))
-            rows[name].append([CALLS[name](steps), metrics.frechet_distance(metrics.moments(x), reference)])
+            rows[name].append([calls(spec), metrics.frechet_distance(metrics.moments(x), reference)])
     if budgets:
         progress(total, total)
     for name, found in rows.items():

@@ -14,7 +14,7 @@ from jaxdiff import data, denoisers, guidance, losses, networks, processes, samp
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.images import names
 from jaxdiff.recipes.images.config import Config, complete
-from jaxdiff.recipes.resolve import resolve
+from jaxdiff.recipes.resolve import option, resolve
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,13 @@ class Experiment:
         """The Sampler that `spec` (by default the config's) names; InputError for one that cannot be."""
         return resolve("sample.sampler", names.SAMPLERS, spec or self.config["sample"]["sampler"])(self.process)
 
-    def make_denoise(self, params: Any, weight: float = 1.0) -> Any:
-        """label -> Denoiser, with classifier-free guidance of `weight` (1 is none); InputError where none can be."""
+    def make_denoise(self, params: Any, weight: float = 1.0, guide: Any = None) -> Any:
+        """label -> Denoiser with guidance of `weight` (1 is none), away from `guide` = (network, params) of a weaker
+        model, else from the model without its class; InputError where none can be."""
         if weight == 1:
             return self.network.bind(params)
+        if guide is not None:
+            return Partial(_autoguided, self.network, params, guide, jnp.float32(weight))
         if self.null is None or not self.config["label_dropout"]:
             why = f"{self.train.name} has no classes" if self.null is None else "it was trained with label_dropout=0"
             raise InputError(
@@ -57,33 +60,62 @@ def _guided(network, params, null, weight, label):
     return guidance.classifier_free(network(params, label), network(params, null), weight)
 
 
+def _autoguided(network, params, guide, weight, label):
+    weaker, weaker_params = guide
+    own = denoisers.recast(weaker(weaker_params, label), weaker.process, network.process)
+    return guidance.autoguidance(network(params, label), own, weight)
+
+
 def build(config: Config) -> Experiment:
     """The experiment of a config; InputError for an unknown field or name, or data that cannot be read."""
     config = complete(config)
     settings, seed = config["train"], config["seed"]
     process = resolve("process", names.PROCESSES, config["process"])
     row = resolve("row", names.ROWS, config["row"])
+    c_in = resolve("c_in", names.C_IN, config["c_in"], row=row)
+    c_noise = resolve("c_noise", names.C_NOISE, config["c_noise"])
+    loss_row = resolve("loss_row", names.LOSS_ROWS, config["loss_row"], row=row)
     weight = resolve("weight", names.WEIGHTS, config["weight"])
     law = resolve("times", names.TIMES, config["times"])
-    schedule = training.ramp(settings["learning_rate"], settings["warmup"], settings["batch_size"])
+    schedule = _schedule(settings)
     chosen = resolve("train.optimizer", names.OPTIMIZERS, settings["optimizer"], learning_rate=schedule)
     optimizer = training.clipped(chosen, settings["clip"])
+    widths: Any = settings["ema_widths"]
     average = training.ema.half_life(settings["ema_half_life"], ramp=settings["ema_ramp"])
+    average = training.ema.widths(*widths) if widths else average
+    if settings["snapshot_every"] and not widths:
+        raise InputError("config.train.snapshot_every keeps the averages of config.train.ema_widths: give their widths")
 
     train, held_out = resolve("data", names.DATA, config["data"]).split(config["held_out"], seed)
     classes = train.num_classes or None
-    given = {"channels": train.shape[-1], "shape": train.shape, "num_classes": classes}
+    augment = resolve("augment", names.AUGMENTATIONS, config["augment"])
+    told = 0 if augment is None else len(augment.labels)
+    height, _, channels = train.shape
+    given = {"channels": channels, "shape": train.shape, "size": height, "num_classes": classes, "augment": told}
+    if told and option(names.NETWORKS, config["network"], "augment") is None:
+        raise InputError(
+            f"config.augment moves the images, and the network {config['network']['name']} cannot be told so: it would "
+            "draw moved ones; take one with augmentation labels, such as ddpmpp"
+        )
 
     def make():
         return networks.functional(resolve("network", names.NETWORKS, config["network"], **given, rngs=nnx.Rngs(seed)))
 
-    def initial():
-        return training.init(jax.random.key(seed), make()[1], optimizer, ema=average)
+    def make_uncertainty():
+        return networks.functional(networks.LogVariance(rngs=nnx.Rngs(seed)))
 
-    network = denoisers.from_network(jax.jit(lambda: make()[0])(), row, process)
-    loss = losses.matching(process, row, weight)
+    def initial():
+        params = make()[1]
+        if config["uncertainty"]:
+            params = {"net": params, "u": make_uncertainty()[1]}
+        return training.init(jax.random.key(seed), params, optimizer, ema=average)
+
+    apply = jax.jit(lambda: make()[0])()
+    network = denoisers.from_network(apply, row, process, c_in=c_in, c_noise=c_noise)
+    loss = losses.matching(process, loss_row, weight)
+    apply_u = jax.jit(lambda: make_uncertainty()[0])() if config["uncertainty"] else None
     hide = config["label_dropout"] if classes else 0.0
-    dropout = bool(config["network"].get("dropout", 0))
+    dropout = bool(option(names.NETWORKS, config["network"], "dropout"))
     return Experiment(
         config=config,
         train=train,
@@ -91,26 +123,41 @@ def build(config: Config) -> Experiment:
         process=process,
         network=network,
         null=classes,
-        objective=_objective(network, loss, law, settings["batch_size"], classes, hide, dropout),
+        objective=_objective(network, loss, law, settings["batch_size"], classes, hide, dropout, augment, apply_u),
         optimizer=optimizer,
         average=average,
         initial=initial,
     )
 
 
-def _objective(network, loss, law, batch_size, null, hide, dropout):
-    """(params, key, batch) -> one loss an example, per pixel; a class is hidden with probability `hide`.
+def _schedule(settings):
+    warmup, batch = settings["warmup"], settings["batch_size"]
+    if settings["flat"]:
+        return training.inverse_sqrt(settings["learning_rate"], batch, flat=settings["flat"], examples=warmup)
+    return training.ramp(settings["learning_rate"], warmup, batch)
+
+
+def _objective(network, loss, law, batch_size, null, hide, dropout, augment, apply_u):
+    """(params, key, batch) -> one loss an example, per pixel; a class is hidden with probability `hide`, `augment`
+    moves the image and tells the network, `apply_u` learns the loss's scale at each noise level.
 
     Times are drawn for the whole batch, and everything else from the example's own key, so that the losses do not
     depend on how a batch is cut between devices."""
 
     def one(params, key, example, t, weight):
-        label_key, dropout_key, noise_key = jax.random.split(key, 3)
-        label = example.get("label")
-        if label is not None:
-            label = jnp.where(jax.random.bernoulli(label_key, hide), jnp.int32(null), label)
-        denoise = network(params, label, key=dropout_key if dropout else None)
-        return weight * loss(noise_key, denoise, example["x0"], t) / example["x0"].size
+        label_key, dropout_key, noise_key, augment_key = jax.random.split(key, 4)
+        x0, cond = example["x0"], example.get("label")
+        if cond is not None:
+            cond = jnp.where(jax.random.bernoulli(label_key, hide), jnp.int32(null), cond)
+        if augment is not None:
+            x0, moves = augment(augment_key, x0)
+            cond = {"augment": moves} | ({} if cond is None else {"label": cond})
+        score = loss
+        if apply_u is not None:
+            u = losses.log_variance(apply_u, params["u"], network.process, c_noise=network.c_noise)
+            score, params = losses.uncertain(loss, u), params["net"]
+        denoise = network(params, cond, key=dropout_key if dropout else None)
+        return weight * score(noise_key, denoise, x0, t) / x0.size
 
     def objective(params, key, batch):
         time_key, example_key = jax.random.split(key)

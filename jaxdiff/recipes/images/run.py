@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff import data, training
+from jaxdiff import data, networks, training
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.images.config import Config, identity
 from jaxdiff.recipes.images.experiment import Experiment, build
@@ -50,7 +50,11 @@ def train(config: Config, workdir: str | Path) -> training.Run:
     experiment = build(config)
     config, settings = experiment.config, experiment.config["train"]
     step = training.make_train_step(
-        experiment.objective, experiment.optimizer, ema=experiment.average, accumulate=settings["accumulate"]
+        experiment.objective,
+        experiment.optimizer,
+        ema=experiment.average,
+        accumulate=settings["accumulate"],
+        project=networks.project if settings["project"] else None,
     )
     stream = Stream(experiment.train, settings["batch_size"], config["seed"], settings["flip"])
     experiment.sampler()
@@ -72,18 +76,42 @@ def train(config: Config, workdir: str | Path) -> training.Run:
             save_every=settings["save_every"],
             log=sinks,
             log_every=settings["log_every"],
+            snapshots=_snapshots(workdir, settings),
         )
 
 
-def load(workdir: str | Path) -> tuple[Experiment, Any, int]:
-    """(experiment, averaged parameters, step) of the newest checkpoint in `workdir`; InputError where there is none."""
+def _snapshots(workdir, settings):
+    every = settings["snapshot_every"]
+    return training.Snapshots(workdir / "snapshots", settings["ema_widths"], every=every) if every else None
+
+
+def load(workdir: str | Path, ema_width: float | None = None) -> tuple[Experiment, Any, int]:
+    """(experiment, averaged parameters of the network, step) of the newest checkpoint in `workdir`.
+
+    `ema_width` (the config's unless given) chooses among several averages; one that was not tracked is reconstructed
+    from the run's snapshots. InputError where there is no checkpoint, or no such average."""
     workdir = Path(workdir)
     experiment = build(recall(workdir))
     with training.Checkpoints(workdir, say=print) as checkpoints:
         saved = checkpoints.restore(jax.eval_shape(experiment.initial))
     if saved is None:
         raise InputError(f"{workdir} holds no checkpoint yet; let `jaxdiff train` save one there first")
-    return experiment, saved.ema, int(saved.step)
+    width = experiment.config["sample"]["ema_width"] if ema_width is None else ema_width
+    average = _average(workdir, experiment.config["train"], saved, width)
+    return experiment, average["net"] if experiment.config["uncertainty"] else average, int(saved.step)
+
+
+def _average(workdir, settings, saved, width):
+    widths = settings["ema_widths"]
+    if not widths:
+        if width:
+            raise InputError(f"ema_width is {width}, but this run keeps one average by half-life: leave it at 0")
+        return saved.ema
+    if not width or width in widths:
+        return saved.ema[next(iter(training.ema.widths(width or widths[0])))]
+    if not settings["snapshot_every"]:
+        raise InputError(f"ema_width is {width}; without snapshots (train.snapshot_every) there is one of {widths}")
+    return training.post_hoc.reconstruct(workdir / "snapshots", width, like=saved.params)
 
 
 def _mesh(batch_size):
