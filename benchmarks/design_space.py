@@ -21,7 +21,7 @@ from jaxdiff.recipes.workdir import write
 
 COLUMNS = {"VP": ("vp", "vp-C"), "VE": ("ve", "ve-C"), "iDDPM + DDIM": ("iddpm", "iddpm-C"), "EDM": ("edm", "vp-E")}
 """Column -> (its name in the design space, the network that was trained so)."""
-CALLS = (7, 15, 31, 63, 127)
+CALLS = (7, 15, 31, 63)
 STEPS, BATCH = 1000, 32
 SAMPLES, FINAL_SAMPLES, FINAL_STEPS = 500, 1000, 18
 COMPONENTS = 64

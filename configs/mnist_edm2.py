@@ -1,5 +1,5 @@
-"""EDM2 (Karras et al. 2024) in small, on 5,000 MNIST digits at 14 x 14: magnitude-preserving layers, learned uncertainty,
-several averages along the way. About twenty minutes on two cores; then another average, or a weaker model as a guide:
+"""EDM2 (Karras et al. 2024) in small, on 5,000 MNIST digits at 14 x 14: magnitude-preserving layers, learned
+uncertainty, several averages along the way. Afterwards another average, or a weaker model as a guide:
 
 jaxdiff sample --workdir=runs/edm2 --ema_width=0.07
 jaxdiff sample --workdir=runs/edm2 --guide=runs/edm2-small --guidance=2"""

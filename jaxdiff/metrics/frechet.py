@@ -63,7 +63,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     (n - 1) S = (n_a - 1) S_a + (n_b - 1) S_b + (n_a n_b / n) d d^T,  d = mu_b - mu_a.
 
     Raises InputError for different features or an unknown count."""
-    _same(a, b)
+    same_features(a, b)
     if a.n is None or b.n is None:
         raise InputError(
             "moments can be merged only where both counts are known, got n = None; load a file that has n."
@@ -102,7 +102,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     Right for covariances of any rank (never below zero). Raises InputError for different features, fewer than two
     samples, or a sigma with negative eigenvalues."""
-    _same(a, b)
+    same_features(a, b)
     for m in (a, b):
         if m.n is not None and m.n < 2:
             raise InputError(f"a covariance needs at least 2 samples, got {m.n}; give more samples.")
@@ -158,7 +158,8 @@ def symmetric_root(sigma):
     return (vectors * np.sqrt(np.where(values > floor, values, 0.0))) @ vectors.T
 
 
-def _same(a: Moments, b: Moments):
+def same_features(a: Moments, b: Moments) -> None:
+    """Raise InputError unless both are of the same features, as far as they say."""
     if len(a.mu) != len(b.mu):
         raise InputError(
             f"moments must be of the same features, got {_called(a)} and {_called(b)}; "

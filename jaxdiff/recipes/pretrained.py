@@ -76,18 +76,26 @@ def sample(
     sampler: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    guide: str | Path | None = None,
+    ema_width: float | None = None,
     seed: int = 0,
 ) -> Path:
-    """Draw n images into a .png or .npz file, as `recipes.images.sample` does."""
+    """Draw n images into a .png or .npz file, as `recipes.images.sample` does; `guide` is another such folder."""
     workdir = Path(workdir)
+    if ema_width is not None:
+        raise InputError(f"ema_width is {ema_width}, but a converted network has one average alone: leave it out")
     out = drawing.checked_output(workdir, out, n)
     net, config = load(workdir)
     asked = None if labels is None else np.resize(np.asarray(labels), n)
     cond = drawing.checked_labels(asked, net.classes, n, str(workdir))
     spec = drawing.chosen_sampler(config["sample"]["sampler"], sampler, steps)
     weight = drawing.checked_guidance(config["sample"]["guidance"] if guidance is None else guidance)
+    weaker = None if guide is None else load(guide)[0]
+    if weaker is not None and (weaker.shape, weaker.classes) != (net.shape, net.classes):
+        raise InputError(f"the guide {guide} draws other images than {workdir}: give a network of the same shape")
     progress = counter(f"{spec['name']} from {workdir}:")
-    x = samples(net, n, config, cond=cond, spec=spec, weight=weight, seed=seed, progress=progress)
+    options = {"cond": cond, "spec": spec, "weight": weight, "guide": weaker, "seed": seed, "progress": progress}
+    x = samples(net, n, config, **options)
     return drawing.save(out, data.to_pixels(x, LEVELS), LEVELS, cond, net.classes if labels is None else len(labels))
 
 
@@ -99,16 +107,19 @@ def samples(
     cond: np.ndarray | None,
     spec: dict[str, Any],
     weight: float = 1.0,
+    guide: edm.Pretrained | None = None,
     seed: int = 0,
     progress: Any = None,
 ) -> np.ndarray:
-    """n images in [-1, 1], by the sampler of `spec` from sigma = 80 down.
+    """n images in [-1, 1], by the sampler of `spec` from sigma = 80 down, guided away from `guide` or from no class.
 
     Raises InputError for guidance of a network that was never trained without its classes."""
     walked = net.on(processes.edm(SIGMA_MAX))
     made = resolve("sample.sampler", names.SAMPLERS, spec)(walked.process)
     if weight == 1:
         denoise = walked.make_denoise()
+    elif guide is not None:
+        denoise = Partial(_autoguided, walked, guide.on(walked.process), jnp.float32(weight))
     elif not net.classes or not config["init_kwargs"].get("label_dropout"):
         raise InputError(
             f"guidance is {weight}, but this network was not trained without classes (label_dropout): leave it at 1"
@@ -116,6 +127,10 @@ def samples(
     else:
         denoise = Partial(_guided, walked, jnp.float32(weight))
     return draw(jax.random.key(seed), n, denoise, made, net.shape, cond=cond, progress=progress)
+
+
+def _autoguided(net, weaker, weight, label):
+    return guidance.autoguidance(net.denoiser(label), weaker.denoiser(label), weight)
 
 
 def _guided(net, weight, label):
@@ -141,5 +156,6 @@ def compare(
         x = samples(net, count, config, cond=cond, spec=spec, seed=s, progress=counter(f"seed {s}:"))
         return data.to_pixels(x, LEVELS)
 
-    model, chosen = {"network": str(workdir)}, {"features": features, "seeds": seeds, "seed": seed, "say": say}
+    model = {"network": str(workdir)}
+    chosen: dict[str, Any] = {"shape": net.shape, "features": features, "seeds": seeds, "seed": seed, "say": say}
     return judge(workdir, reference, model, pictures, count, LEVELS, **chosen)

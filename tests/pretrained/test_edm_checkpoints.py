@@ -1,6 +1,8 @@
 """Checkpoints of EDM's four classes: the published program's outputs, converted files and their bits, and what cannot
 be loaded, in one sentence each."""
 
+import json
+
 import crafting
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from golden_networks import OPTIONS, golden
 
-from jaxdiff import cli, data, processes, samplers
+from jaxdiff import cli, data, metrics, processes, samplers
 from jaxdiff.errors import InputError
 from jaxdiff.pretrained import edm
 from jaxdiff.recipes import pretrained
@@ -171,6 +173,31 @@ def test_every_sampler_of_the_command_line_draws_from_it(converted):
     assert out.stat().st_size > 100
 
 
+def test_a_network_guided_away_from_itself_is_what_it_was(converted):
+    words = ["sample", f"--workdir={converted / 'net'}", "--n=2", "--steps=2", "--seed=3"]
+    assert cli.main([*words, f"--out={converted / 'plain.npz'}"]) == 0
+    guided = [f"--guide={converted / 'net'}", "--guidance=2", f"--out={converted / 'guided.npz'}"]
+    assert cli.main([*words, *guided]) == 0
+    plain, away = (np.load(converted / f"{name}.npz")["images"].astype(int) for name in ("plain", "guided"))
+    assert abs(plain - away).max() <= 1
+
+
+def test_statistics_of_a_set_judge_its_samples(converted, capsys):
+    """Frechet to the statistics of pixels; those of another number of features are refused before anything is drawn."""
+    rng = np.random.default_rng(0)
+    for name, size in (("same", 16 * 16 * 3), ("other", 5)):
+        rows = rng.normal(size=(2 * size, size))
+        metrics.save_moments(converted / f"{name}.npz", metrics.moments(rows))
+    words = ["evaluate", f"--workdir={converted / 'net'}", "--n=8", "--seeds=2"]
+    assert cli.main([*words, f"--reference={converted / 'same.npz'}"]) == 0
+    found = json.loads((converted / "net" / "frechet.json").read_text())
+    assert found["samples"] == 8
+    assert len(found["frechet"]["each"]) == 2
+    assert any("fewer" in caveat or "rank" in caveat or "768" in caveat for caveat in found["caveats"])
+    capsys.readouterr()
+    assert "5" in refused(capsys, *words, f"--reference={converted / 'other.npz'}")
+
+
 def refused(capsys, *words):
     assert cli.main([str(word) for word in words]) == 2
     said = capsys.readouterr().err
@@ -193,6 +220,8 @@ def test_what_cannot_be_converted_or_drawn_is_one_sentence(converted, tmp_path, 
     assert "label 7 is not a class" in refused(capsys, *sample, "--labels=7")
     assert "not trained without classes" in refused(capsys, *sample, "--guidance=2")
     assert "a run of pretrained has no `report`; it has sample" in refused(capsys, "report", f"--workdir={net}")
+    assert "one average alone" in refused(capsys, *sample, "--ema_width=0.1")
+    assert "holds no run" in refused(capsys, *sample, f"--guide={tmp_path}", "--guidance=2")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text((net / "config.json").read_text())
     (tmp_path / "broken" / "weights.npz").write_bytes(b"PK")

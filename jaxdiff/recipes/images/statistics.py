@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxdiff import data, metrics
 from jaxdiff.errors import InputError
@@ -76,20 +77,26 @@ def judge(
     levels: int,
     held_out: data.Images | None = None,
     *,
+    shape: tuple[int, ...] = (),
     features: str = "pixels",
     seeds: int = 1,
     seed: int = 1,
     say: Callable[[str], Any] = print,
 ) -> dict[str, Any]:
-    """`compare` for any model: `draw(seed)` gives `count` images of grey levels, `model` says in the result whose."""
+    """`compare` for any model: `draw(seed)` gives `count` images of grey levels, and `model` says in the result whose.
+
+    `shape` is that of one image, where no held-out images tell it."""
     workdir = Path(workdir)
     stored, function = metrics.load_moments(reference), feature_function(features)
     if seeds < 1:
         raise InputError(f"seeds is {seeds}, expected at least 1 set of samples")
     if count < 2:
         raise InputError(f"n is {count}, expected at least 2 samples: a covariance needs them")
+    # Other features are refused before anything is drawn.
+    tried = np.zeros((2, *shape)) if held_out is None else held_out.take(slice(0, 2)).to_model()
+    metrics.same_features(metrics.statistics([tried], function, chunk=CHUNK), stored)
     real = None
-    if held_out is not None:  # refuses other features before anything is drawn
+    if held_out is not None:
         real = metrics.frechet_distance(metrics.statistics(_chunks(held_out), function, chunk=CHUNK), stored)
     sets = []
     for s in range(seed, seed + seeds):
