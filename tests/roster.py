@@ -124,7 +124,8 @@ STEPPERS = {
         lambda p: samplers.warmed(samplers.dpmpp_3m(p), samplers.heun(p), 2), 3, needs_last=True, walks=EXTREMES
     ),
     "dpm_3m": StepperRow(
-        lambda p: samplers.warmed(samplers.dpm_3m(p), samplers.heun(p), 2), 3, needs_last=True, walks=EXTREMES
+        lambda p: samplers.warmed(samplers.dpm_3m(p), samplers.heun(p), 2), 3,
+        needs_last=True, steps=128, walks=EXTREMES,
     ),
     "deis_4": StepperRow(
         lambda p: samplers.warmed(samplers.deis(p, 4), samplers.dpm_3s(p), 3), 4,
