@@ -156,8 +156,8 @@ def page(found):
     lines += [
         "",
         f"One seed each. Every image is seen {STEPS * BATCH // 4000} times, too seldom to be overfitted, which is what",
-        "augmentation is against; the paper's networks see theirs thousands of times. Half of VE's own steps lie above",
-        "the noise level at which these digits begin to show.",
+        "augmentation is against; the paper's networks see CIFAR-10's 4,000 times. Half of VE's own steps are at noise",
+        "levels above 1.4.",
     ]
     return "\n".join([*lines, ""])
 
