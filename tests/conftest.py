@@ -20,6 +20,15 @@ def key(request):
     return jax.random.key(zlib.crc32(request.node.nodeid.encode()))
 
 
+@pytest.fixture(autouse=True)
+def few_programs(request):
+    """A process with thousands of compiled programs runs out of memory maps, and dies: let them go now and then."""
+    yield
+    request.config.tests_run = getattr(request.config, "tests_run", 0) + 1
+    if request.config.tests_run % 200 == 0:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):

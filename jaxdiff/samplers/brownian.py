@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.errors import InputError
+from jaxdiff.numerics import partial
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.samplers.stepper import Stepper
 from jaxdiff.types import Noise, PRNGKey, State, Time
@@ -60,7 +61,7 @@ class _OnePath:
         memory, seed, begun = carry
         path_key, step_key = jax.random.split(key)
         seed = jnp.where(begun, seed, jax.random.bits(path_key, (2,), jnp.uint32))
-        path = _Path(self.levels, process, jax.random.wrap_key_data(seed, impl="threefry2x32"))
+        path = _Path(self.levels, process, jax.random.wrap_key_data(seed, impl="threefry2x32"), partial(noise))
         x, memory = inner.step(step_key, denoise, memory, x, t, s, noise=path)
         return x, (memory, seed, jnp.ones_like(begun))
 
@@ -71,6 +72,7 @@ class _Path(eqx.Module):
     levels: int = eqx.field(static=True)
     process: Gaussian
     key: Any
+    noise: Any
 
     def __call__(self, key, shape, dtype):
         raise InputError(
@@ -88,7 +90,7 @@ class _Path(eqx.Module):
         """W(u) on [0, 1]: halve the interval around u, drawing the middle given the ends."""
 
         def draw(key):
-            return jax.random.normal(key, x.shape, x.dtype)
+            return self.noise(key, x.shape, x.dtype)
 
         def halve(level, state):
             key, start, left, right = state

@@ -6,6 +6,7 @@ a lower order: order k needs steps of order k - 1 there, or a start at so much n
 (`warmed` gives them)."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -58,7 +59,7 @@ def deis(process: Gaussian, order: int = 3) -> Stepper:
 def lms(process: Gaussian, order: int = 4) -> Stepper:
     """The linear multistep method of order 1 to 4 (Adams-Bashforth; k-diffusion's lms): the noise is a polynomial in
     sigma / alpha. Defined at sigma_s = 0. Raises InputError for another order."""
-    return _stepper(process, _Multistep(NOISE, _order("lms", order), flat, in_ratio=True), ANY_TIMES)
+    return _stepper(process, _multistep(NOISE, _order("lms", order), flat, in_ratio=True), ANY_TIMES)
 
 
 def dpmpp_2m_sde(process: Gaussian, eta: float | Scalar = 1.0, *, heun: bool = False) -> Stepper:
@@ -66,16 +67,16 @@ def dpmpp_2m_sde(process: Gaussian, eta: float | Scalar = 1.0, *, heun: bool = F
 
     `eta` scales the noise as in `reverse_sde` (k-diffusion's eta is its square). `heun` integrates the line exactly
     (k-diffusion's solver_type "heun") instead of by its middle. Needs sigma_s > 0, so give the end to `last`."""
-    return _stochastic(process, _Multistep(DATA, 2, exact if heun else flat), eta)
+    return _stochastic(process, _multistep(DATA, 2, exact if heun else flat), eta)
 
 
 def dpmpp_3m_sde(process: Gaussian, eta: float | Scalar = 1.0, *, published: bool = False) -> Stepper:
     """SDE-DPM-Solver++(3M), as `dpmpp_2m_sde` with D a parabola; `published` as in `dpmpp_3m`."""
-    return _stochastic(process, _Multistep(DATA, 3, halved if published else exact), eta)
+    return _stochastic(process, _multistep(DATA, 3, halved if published else exact), eta)
 
 
 def _deterministic(process, form, order, density):
-    return _stepper(process, _Multistep(form, order, density), Partial(ends_noisy, process))
+    return _stepper(process, _multistep(form, order, density), Partial(ends_noisy, process))
 
 
 def _stepper(process, method, demands):
@@ -133,3 +134,6 @@ class _Multistep:
         mean = alpha_s * data + sigma_s * old / sigma * (x - alpha * data)
         mean += alpha_s * pull * bend((data, *before), places, self.density(finite((1 + square) * h), len(places)))
         return mean + sigma_s * fresh * increment(noise, key, x, t, s), carry
+
+
+_multistep = cache(_Multistep)  # one object a method: JAX tells the bound methods of two apart

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def warmed(inner: Stepper, start: Stepper, steps: int) -> Stepper:
     would correct the start's steps)."""
     if steps < 1:
         raise InputError(f"warmed got steps={steps}, expected at least 1: the order of the multistep method less one")
-    method = _Warmed(steps)
+    method = _warm(steps)
     return Stepper(Partial(method.init, inner, start), Partial(method.step, inner, start), Partial(_both, inner, start))
 
 
@@ -56,7 +57,7 @@ def in_turn(steppers: Sequence[Stepper], turns: Sequence[int]) -> Stepper:
     len(turns) intervals."""
     if not all(0 <= turn < len(steppers) for turn in turns):
         raise InputError(f"in_turn got turns={tuple(turns)} for {len(steppers)} steppers, expected indices of them")
-    method = _InTurn(tuple(turns))
+    method = _turns(tuple(turns))
     arms = tuple(steppers)
     return Stepper(Partial(method.init, arms), Partial(method.step, arms), Partial(method.demands, arms))
 
@@ -100,3 +101,9 @@ def dpm_fast(
     ts = grids.logsnr(process, len(orders) + 1, sigma_min=sigma_min, sigma_max=sigma_max)[:-1]
     steppers = euler(process), dpm_2s(process), dpm_3s(process)
     return Sampler(process, in_turn(steppers, [order - 1 for order in orders]), ts)
+
+
+_warm = cache(_Warmed)  # one object a method: JAX tells the bound methods of two apart
+
+
+_turns = cache(_InTurn)  # one object a method: JAX tells the bound methods of two apart

@@ -3,6 +3,7 @@ one denoiser call a step gives one order more than the same multistep method."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -34,7 +35,7 @@ def unipc(process: Gaussian, order: int = 2, *, published: Callable[..., Any] | 
     InputError for another order."""
     if order not in (2, 3):
         raise InputError(f"unipc got order={order}, expected 2 or 3")
-    method = _UniPC(order, published)
+    method = _corrector(order, published)
     return Stepper(Partial(method.init), Partial(method.step, process), Partial(ends_noisy, process))
 
 
@@ -80,3 +81,6 @@ class _Published:
     def __call__(self, z, n):
         one, first, *rest = exact(z, n)
         return [one, jnp.where(self.only, finite(0.5 * self.b(z) / bh2(z)), first), *rest]
+
+
+_corrector = cache(_UniPC)  # one object a method: JAX tells the bound methods of two apart
