@@ -18,9 +18,9 @@ from jaxdiff.pretrained import edm, edm_pickle
 from jaxdiff.recipes.images import drawing, names
 from jaxdiff.recipes.images.statistics import judge
 from jaxdiff.recipes.progress import counter
-from jaxdiff.recipes.resolve import resolve
+from jaxdiff.recipes.resolve import resolve, takes
 from jaxdiff.recipes.workdir import npz, recall, remember, write
-from jaxdiff.samplers import draw
+from jaxdiff.samplers import Sampler, draw
 
 KINDS: dict[str, Callable[[Path], edm_pickle.Checkpoint]] = {"edm": edm_pickle.load}
 """Whose files can be read, by which function."""
@@ -115,7 +115,7 @@ def samples(
 
     Raises InputError for guidance of a network that was never trained without its classes."""
     walked = net.on(processes.edm(SIGMA_MAX))
-    made = resolve("sample.sampler", names.SAMPLERS, spec)(walked.process)
+    made = walk(net, spec)
     if weight == 1:
         denoise = walked.make_denoise()
     elif guide is not None:
@@ -127,6 +127,14 @@ def samples(
     else:
         denoise = Partial(_guided, walked, jnp.float32(weight))
     return draw(jax.random.key(seed), n, denoise, made, net.shape, cond=cond, progress=progress)
+
+
+def walk(net: edm.Pretrained, spec: dict[str, Any]) -> Sampler:
+    """The sampler of `spec` from sigma = 80 down to the lowest noise level that the network's own process has."""
+    alpha, sigma = net.process.scales(0.0)
+    lowest = float(sigma / alpha)
+    held = {"sigma_min": lowest} if lowest > 0 and takes(names.SAMPLERS, spec, "sigma_min") else {}
+    return resolve("sample.sampler", names.SAMPLERS, held | spec)(processes.edm(SIGMA_MAX))
 
 
 def _autoguided(net, weaker, weight, label):

@@ -63,6 +63,11 @@ def option(known: Mapping[str, Any], spec: Mapping[str, Any], word: str) -> Any:
     return None if parameter is None else spec.get(word, parameter.default)
 
 
+def takes(known: Mapping[str, Any], spec: Mapping[str, Any], word: str) -> bool:
+    """Whether what a spec names has this option."""
+    return spec["name"] in known and word in _words(known[spec["name"]])
+
+
 def _words(function):
     """The parameters that a call of `function` may name."""
     # A Flax module's own signature is its metaclass's (*args, **kwargs).

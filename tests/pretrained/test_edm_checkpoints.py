@@ -120,6 +120,16 @@ def test_each_class_has_its_process_and_runs_on_another():
         np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5)
 
 
+def test_a_sampler_stays_within_the_levels_of_the_network():
+    """VE networks know no noise below .02; where the user names a level, it is the user's."""
+    for class_name, lowest in (("VEPrecond", 0.02), ("VPPrecond", 0.002)):
+        net = edm.from_arrays(*checkpoint(class_name))
+        levels = 80 * np.asarray(pretrained.walk(net, {"name": "edm", "steps": 6}).ts)
+        np.testing.assert_allclose(levels[[0, -2, -1]], (80, lowest, 0), rtol=1e-5)
+    own = pretrained.walk(edm.from_arrays(*checkpoint("VEPrecond")), {"name": "edm", "steps": 6, "sigma_min": 0.5})
+    np.testing.assert_allclose(80 * own.ts[-2], 0.5, rtol=1e-5)
+
+
 # Files and the command line ------------------------------------------------------------------------------------------
 
 
