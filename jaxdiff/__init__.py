@@ -13,6 +13,7 @@ __all__ = [
     "errors",
     "grids",
     "guidance",
+    "likelihood",
     "losses",
     "metrics",
     "networks",

@@ -1,5 +1,6 @@
 """What noise does to data: one frozen pytree a process, data at t = 0 and noise at t = 1."""
 
+from jaxdiff.processes.diffusing import Diffusing
 from jaxdiff.processes.gaussian import (
     Gaussian,
     brownian,
@@ -18,6 +19,7 @@ from jaxdiff.processes.gaussian import (
 from jaxdiff.processes.product import Process, Product
 
 __all__ = [
+    "Diffusing",
     "Gaussian",
     "Process",
     "Product",

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxdiff import schedules
-from jaxdiff.numerics import as_array, cast
-from jaxdiff.types import Noise, PRNGKey, Scalar, State, Time
+from jaxdiff.numerics import aligned, as_array, cast
+from jaxdiff.types import Belief, Noise, PRNGKey, Scalar, State, Time
 
 
 class Gaussian(eqx.Module):
@@ -51,6 +51,22 @@ class Gaussian(eqx.Module):
         f = d_alpha / alpha
         return f, d_variance - 2 * f * variance
 
+    def drift(self, x: State, t: Time) -> State:
+        """f x."""
+        x, t = aligned(x, t)
+        return self.sde(t)[0] * x
+
+    def diffuse(self, z: State, t: Time) -> State:
+        """g z."""
+        z, t = aligned(z, t)
+        return jnp.sqrt(self.sde(t)[1]) * z
+
+    def score(self, x: State, belief: Belief, t: Time) -> State:
+        """grad log p_t(x) = (alpha E[x0 | x_t = x] - x) / sigma^2 (Tweedie)."""
+        x, t = aligned(x, t)
+        alpha, sigma = self.scales(t)
+        return (alpha * belief - x) / sigma**2
+
     def posterior(self, x: State, x0: State, t: Time, s: Time) -> tuple[State, Scalar]:
         """Mean and standard deviation of p(x_s | x_t = x, x0), s < t (Ho et al. 2020, eq. 7, for any alpha and sigma).
 
@@ -66,6 +82,12 @@ class Gaussian(eqx.Module):
         `shape_like` (an array, a shape, or a `jax.ShapeDtypeStruct`)."""
         like = as_struct(shape_like)
         return cast(self.scales(t)[1], like.dtype) * noise(key, like.shape, like.dtype)
+
+    def log_prior(self, x: State, t: Time = 1.0) -> Scalar:
+        """log density of `prior` at `x`, summed over all of x's axes."""
+        x, t = aligned(x, t)
+        variance = self._at(t)[0].variance(t)
+        return -0.5 * jnp.sum(x**2 / variance + jnp.log(2 * jnp.pi * variance))
 
     def perturb(self, key: PRNGKey, x0: State, t: Time, *, noise: Noise = jax.random.normal) -> State:
         """x_t = alpha x0 + sigma eps with fresh eps."""
