@@ -33,4 +33,6 @@ def _stderr(values):
     if jnp.ndim(values) == 0:
         return jnp.zeros_like(values)
     n = len(values)
-    return jnp.std(values, ddof=1) / jnp.sqrt(jnp.asarray(n, values.dtype)) if n > 1 else jnp.full_like(values[0], jnp.nan)
+    return (
+        jnp.std(values, ddof=1) / jnp.sqrt(jnp.asarray(n, values.dtype)) if n > 1 else jnp.full_like(values[0], jnp.nan)
+    )
