@@ -11,6 +11,7 @@ __all__ = [
     "data",
     "denoisers",
     "errors",
+    "gammas",
     "grids",
     "guidance",
     "likelihood",

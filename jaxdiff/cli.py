@@ -184,9 +184,11 @@ def _sample(options):
 def _evaluate_flags(parser):
     _workdir(parser)
     parser.add_argument("--seed", type=int, default=1, help="seed of the samples that are measured (1)")
+    parser.add_argument("--likelihood", action="store_true", help="measure bits per dimension of held-out images")
+    parser.add_argument("--draws", type=int, help="with --likelihood: draws of the noise an image (the config's)")
     parser.add_argument("--reference", type=Path, metavar="FILE", help="an .npz of statistics to compare with instead")
     _features(parser)
-    parser.add_argument("--n", type=int, help="with --reference: how many samples a seed (the config's)")
+    parser.add_argument("--n", type=int, help="with --reference, samples a seed; with --likelihood, images")
     parser.add_argument("--seeds", type=int, default=1, help="with --reference: how many sets of samples (1)")
 
 
@@ -196,6 +198,17 @@ def _features(parser):
 
 def _evaluate(options):
     recipe = _recipe_of(options.workdir)
+    if options.likelihood and options.reference is not None:
+        raise InputError("--likelihood and --reference are two measurements; give one, then the other")
+    if options.draws is not None and not options.likelihood:
+        raise InputError("--draws goes with --likelihood: how often each image's noise is drawn")
+    if options.likelihood:
+        if options.features or options.seeds != 1:
+            raise InputError("--features and --seeds go with --reference, not with --likelihood")
+        chosen = {"n": options.n, "draws": options.draws, "seed": options.seed}
+        _ability(recipe, "likelihood")(options.workdir, **chosen)
+        print(f"wrote {options.workdir / 'likelihood.json'}; now: jaxdiff report --workdir={options.workdir}")
+        return
     if options.reference is not None:
         features, compare = options.features or "pixels", _ability(recipe, "compare")
         chosen = {"n": options.n, "seeds": options.seeds, "seed": options.seed}
@@ -203,7 +216,10 @@ def _evaluate(options):
         print(f"wrote {options.workdir / 'frechet.json'}")
         return
     if options.features or options.n is not None or options.seeds != 1:
-        raise InputError("--features, --n and --seeds go with --reference; give the .npz of `jaxdiff statistics`")
+        raise InputError(
+            "--features, --n and --seeds go with --reference, --n with --likelihood too; give the .npz of "
+            "`jaxdiff statistics`"
+        )
     _ability(recipe, "evaluate")(options.workdir, seed=options.seed)
     print(f"wrote {options.workdir / 'metrics.json'}; now: jaxdiff report --workdir={options.workdir}")
 
@@ -312,11 +328,13 @@ depends on its seed, its label and its place alone, not on --n.""",
         "Measure a trained model beside real data",
         """examples:
   jaxdiff evaluate --workdir=runs/digits
+  jaxdiff evaluate --workdir=runs/digits --likelihood
   jaxdiff evaluate --workdir=runs/digits --reference=digits.npz --n=10000 --seeds=3
 
 Draws as the config's `sample` says, measures as its `evaluate` says, and writes FOLDER/metrics.json and the pictures of
-the report, FOLDER/evaluation.npz. With --reference: the Frechet distance to the statistics of `jaxdiff statistics`, or
-any .npz with mu and sigma, in the features that the file was made with, to FOLDER/frechet.json.""",
+the report, FOLDER/evaluation.npz. With --likelihood: bits per dimension by the variational bound and by the probability
+flow, to FOLDER/likelihood.json and the report. With --reference: the Frechet distance to the statistics of `jaxdiff
+statistics`, or any .npz with mu and sigma, in the features that the file was made with, to FOLDER/frechet.json.""",
         _evaluate_flags,
         _evaluate,
     ),

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdiff.errors import InputError
-from jaxdiff.numerics import as_array, concrete, partial
+from jaxdiff.numerics import as_array, concrete, known, partial
+from jaxdiff.numerics.roots import inverse
 from jaxdiff.types import Scalar, Time
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Brownian",
     "Cosine",
     "Flow",
+    "Given",
     "LinearGamma",
     "LinearVP",
     "LogSNR",
@@ -278,21 +280,57 @@ class LogSNR(eqx.Module):
         return jax.nn.sigmoid(self.gamma(t))
 
     def time_of(self, ratio):
-        """Bisection, then one Newton step, which has the inverse function's derivative (in gamma's parameters too)."""
-        target = 2 * jnp.log(ratio)
+        return inverse(self.gamma, 2 * jnp.log(ratio))
 
-        def halve(_, bounds):
-            low, high = bounds
-            middle = 0.5 * (low + high)
-            below = self.gamma(middle) < target
-            return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-        # Each step gives one bit: enough for float32 down to t = 2^-40, and for float64.
-        ends = jnp.zeros_like(target), jnp.ones_like(target)
-        root = jax.lax.stop_gradient(sum(jax.lax.fori_loop(0, 64, halve, ends)) / 2)
-        value, slope = jax.jvp(self.gamma, (root,), (jnp.ones_like(root),))
-        miss = jnp.where(jnp.isfinite(target), value - target, 0)  # ratio 0 or infinity: the end itself
-        return root - miss / slope
+class Given(_FromVariance):
+    """Any two functions of time, alpha(t) falling and variance(t) = sigma^2 rising: for a schedule of one's own, a
+    learned one too.
+
+    Each is a function or a pytree that is called, elementwise and differentiable inside (0, 1). Its inverse is
+    numerical. Raises InputError where sigma / alpha does not rise over [0, 1]."""
+
+    level: Callable[..., Any]
+    power: Callable[..., Any]
+
+    def __init__(self, alpha: Callable[..., Any], variance: Callable[..., Any]):
+        self.level, self.power = partial(alpha), partial(variance)
+
+    def __check_init__(self):
+        if concrete(self):
+            known(_rising, self)
+
+    def alpha(self, t):
+        return self.level(t)
+
+    def variance(self, t):
+        return self.power(t)
+
+    def time_of(self, ratio):
+        return inverse(self._log_level, 2 * jnp.log(ratio))
+
+    def _log_level(self, t):
+        return jnp.log(self.power(t)) - 2 * jnp.log(self.level(t))
+
+
+def _rising(schedule):
+    t = jnp.linspace(0.0, 1.0, 65)
+    alpha, variance = as_array(schedule.alpha(t)), as_array(schedule.variance(t))
+    if not concrete(alpha, variance):  # made of what a caller traces: nothing is known of it yet
+        return
+    alpha, variance = np.asarray(alpha), np.asarray(variance)
+    if alpha.shape != t.shape or variance.shape != t.shape:
+        raise InputError(
+            f"alpha and variance of {t.shape} times have shapes {alpha.shape} and {variance.shape}; expected functions "
+            "that work element by element"
+        )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.sqrt(variance) / alpha
+    if not (np.all(alpha >= 0) and np.all(variance >= 0) and np.all(np.diff(ratio) > 0)):
+        raise InputError(
+            f"sigma / alpha of the given schedule goes from {ratio[0]:g} to {ratio[-1]:g} and does not rise all the "
+            "way; expected alpha >= 0, variance >= 0 and a ratio that only rises over [0, 1]"
+        )
 
 
 class IDDPM(_FromVariance):

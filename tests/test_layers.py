@@ -17,6 +17,7 @@ LAYERS = {
     "numerics": 0,
     "geometry": 0,
     "schedules": 1,
+    "gammas": 1,
     "grids": 1,
     "processes": 1,
     "parameterizations": 2,

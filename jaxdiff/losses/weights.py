@@ -15,6 +15,7 @@ from jax.tree_util import Partial
 
 from jaxdiff.numerics import as_array, cast
 from jaxdiff.processes.gaussian import Gaussian
+from jaxdiff.processes.linear import Linear
 from jaxdiff.types import Scalar, Time
 
 __all__ = ["Weight", "edm", "likelihood", "min_snr", "sigmoid", "snr", "unit"]
@@ -23,12 +24,12 @@ Weight = Callable[..., Any]
 """(process, t) -> the weight of one squared error."""
 
 
-def unit(process: Gaussian, t: Time) -> Scalar:
+def unit(process: Gaussian | Linear, t: Time) -> Scalar:
     """1: on the noise row DDPM's simple loss (Ho et al. 2020), on the edm row EDM's, on velocity flow matching."""
     return jnp.ones_like(as_array(t))
 
 
-def snr(process: Gaussian, t: Time) -> Scalar:
+def snr(process: Gaussian | Linear, t: Time) -> Scalar:
     """alpha^2 / sigma^2, for the data row."""
     return jnp.exp(process.log_snr(t))
 

@@ -7,6 +7,7 @@ from jaxdiff.networks.blocks import Film, ResBlock
 from jaxdiff.networks.edm2 import EDM2, edm2
 from jaxdiff.networks.edm2 import PRESETS as EDM2_PRESETS
 from jaxdiff.networks.embeddings import Conditioning, fourier
+from jaxdiff.networks.fourier_features import fourier_features
 from jaxdiff.networks.functional import count, functional
 from jaxdiff.networks.magnitude import LogVariance, project
 from jaxdiff.networks.mlp import MLP
@@ -30,6 +31,7 @@ __all__ = [
     "ddpmpp",
     "edm2",
     "fourier",
+    "fourier_features",
     "functional",
     "ncsnpp",
     "project",

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxdiff.errors import InputError
 from jaxdiff.networks.blocks import Join, ResBlock
 from jaxdiff.networks.embeddings import Conditioning
+from jaxdiff.networks.fourier_features import fourier_features
 from jaxdiff.networks.layers import GroupNorm, conv, pool
 
 
@@ -43,6 +44,7 @@ class UNet(nnx.Module):
         head: int = 32,
         groups: int = 8,
         features: int | None = None,
+        fourier: Sequence[int] = (),
         num_classes: int | None = None,
         dropout: float = 0.0,
         periodic: bool = False,
@@ -52,7 +54,8 @@ class UNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         """`attention` lists the levels that attend (0 is the finest), in heads of `head` channels; `features` is the
-        length of the conditioning vector (4 width unless given); `blocks` counts the residual blocks of a level."""
+        length of the conditioning vector (4 width unless given); `blocks` counts the residual blocks of a level.
+        `fourier` lists the exponents n of sin and cos of 2^n pi x, which the first convolution sees beside x."""
         levels = len(multipliers)
         _check(dims=dims, levels=levels, blocks=blocks, attention=attention, dropout=dropout)
         features = 4 * width if features is None else features
@@ -76,7 +79,9 @@ class UNet(nnx.Module):
                 **kind,
             )
 
-        self.stem = conv(channels, width, dims, periodic=periodic, dtype=self.dtype, **kind)
+        self.fourier = tuple(fourier)
+        seen = channels * (1 + 2 * len(self.fourier))
+        self.stem = conv(seen, width, dims, periodic=periodic, dtype=self.dtype, **kind)
         down, up, kept, now = [], [], [], width
         for level, multiplier in enumerate(multipliers):
             row = []
@@ -116,7 +121,11 @@ class UNet(nnx.Module):
         number = 2 * len(self.down) * len(self.down[0]) + len(self.middle)
         keys = iter([None] * number if key is None else jax.random.split(key, number))
         emb = self.conditioning(c_noise, cond)
-        h = self.stem(x.astype(self.dtype))
+        h = x.astype(self.dtype)
+        if self.fourier:  # of x in full precision: bfloat16 has no fine digits
+            waves = fourier_features(x.astype(self.param_dtype), self.fourier)
+            h = jnp.concatenate([h, waves.astype(self.dtype)], axis=-1)
+        h = self.stem(h)
         kept = []
         for level, row in enumerate(self.down):
             h = h if level == 0 else pool(h)

@@ -2,7 +2,18 @@
 against."""
 
 from jaxdiff.oracles.empirical import EmpiricalOracle, empirical
+from jaxdiff.oracles.linear import LinearOracle, linear, linear_mixture
 from jaxdiff.oracles.mixture import MixtureOracle, mixture
 from jaxdiff.oracles.normal import GaussianOracle, gaussian
 
-__all__ = ["EmpiricalOracle", "GaussianOracle", "MixtureOracle", "empirical", "gaussian", "mixture"]
+__all__ = [
+    "EmpiricalOracle",
+    "GaussianOracle",
+    "LinearOracle",
+    "MixtureOracle",
+    "empirical",
+    "gaussian",
+    "linear",
+    "linear_mixture",
+    "mixture",
+]

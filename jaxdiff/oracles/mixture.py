@@ -47,10 +47,7 @@ class MixtureOracle(eqx.Module):
 
     def sample(self, key: PRNGKey, n: int) -> Array:
         """`n` draws of the clean data, (n, ...)."""
-        which_key, draw_key = jax.random.split(key)
-        which = jax.random.choice(which_key, self.log_weights.size, (n,), p=jnp.exp(self.log_weights))
-        keys = jax.random.split(draw_key, n)
-        return jax.vmap(lambda k, i: jax.tree.map(lambda leaf: leaf[i], self.components).sample(k, 1)[0])(keys, which)
+        return draws(key, n, self.log_weights, self.components)
 
 
 def mixture(process: Gaussian, weights: Any, means: Any, covs: Any) -> MixtureOracle:
@@ -58,6 +55,11 @@ def mixture(process: Gaussian, weights: Any, means: Any, covs: Any) -> MixtureOr
 
     `means` is (K, ...), `covs` (K, D, D), variances in the shape of `means`, or (K,). Raises InputError when the
     counts differ or the weights are no distribution."""
+    return MixtureOracle(process, *weighted(weights, means, covs))
+
+
+def weighted(weights: Any, means: Any, covs: Any) -> tuple[Array, Normal]:
+    """(log weights, components) as `mixture` takes them."""
     weights, means, covs = as_array(weights), as_array(means), as_array(covs)
     if not weights.shape[:1] == means.shape[:1] == covs.shape[:1] or weights.ndim != 1:
         raise InputError(
@@ -68,4 +70,12 @@ def mixture(process: Gaussian, weights: Any, means: Any, covs: Any) -> MixtureOr
         raise InputError(
             f"mixture weights are {weights}, expected non-negative numbers that sum to 1; divide by their sum"
         )
-    return MixtureOracle(process, jnp.log(weights), jax.vmap(normal)(means, covs))
+    return jnp.log(weights), jax.vmap(normal)(means, covs)
+
+
+def draws(key: PRNGKey, n: int, log_weights: Array, components: Normal) -> Array:
+    """`n` draws of the mixture, (n, ...)."""
+    which_key, draw_key = jax.random.split(key)
+    which = jax.random.choice(which_key, log_weights.size, (n,), p=jnp.exp(log_weights))
+    keys = jax.random.split(draw_key, n)
+    return jax.vmap(lambda k, i: jax.tree.map(lambda leaf: leaf[i], components).sample(k, 1)[0])(keys, which)

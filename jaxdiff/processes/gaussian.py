@@ -159,6 +159,12 @@ def logsnr(gamma: Callable[..., Any] | None = None) -> Gaussian:
     return Gaussian(schedules.LogSNR(gamma))
 
 
+def given(alpha: Callable[..., Any], variance: Callable[..., Any]) -> Gaussian:
+    """Any alpha(t) and variance(t) = sigma^2, as functions or, to be learned, as pytrees that are called; sigma / alpha
+    must rise over [0, 1]."""
+    return Gaussian(schedules.Given(alpha, variance))
+
+
 def iddpm(steps: int = 1000, c1: float = 0.001, c2: float = 0.008) -> Gaussian:
     """Improved DDPM's discrete chain, continued between its steps by a piecewise constant beta (Nichol and Dhariwal
     2021)."""

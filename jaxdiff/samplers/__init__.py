@@ -1,10 +1,11 @@
 """From noise to data: a stepper is one step, `sample` walks it down a grid, a `Sampler` is the whole as a value."""
 
+from jaxdiff.samplers import clocks
 from jaxdiff.samplers.ancestral_form import ancestral_form
 from jaxdiff.samplers.brownian import one_path
 from jaxdiff.samplers.draw import draw, draw_chunks
 from jaxdiff.samplers.flow import Flow, flow
-from jaxdiff.samplers.inversion import inverse, invert
+from jaxdiff.samplers.inversion import Twins, decode, encode, inverse, invert
 from jaxdiff.samplers.loop import sample
 from jaxdiff.samplers.modifiers import churn, langevin, product, project, recasting
 from jaxdiff.samplers.multistep import deis, dpm_2m, dpm_3m, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde, lms
@@ -21,12 +22,15 @@ __all__ = [
     "Flow",
     "Sampler",
     "Stepper",
+    "Twins",
     "ancestral",
     "ancestral_form",
     "bh1",
     "bh2",
     "churn",
+    "clocks",
     "ddim",
+    "decode",
     "deis",
     "dpm_2m",
     "dpm_2s",
@@ -43,6 +47,7 @@ __all__ = [
     "draw",
     "draw_chunks",
     "edm",
+    "encode",
     "euler",
     "euler_in_t",
     "flow",

@@ -10,6 +10,7 @@ from jaxdiff import grids
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import concrete, known
 from jaxdiff.processes.gaussian import Gaussian
+from jaxdiff.processes.linear import Linear
 from jaxdiff.processes.product import Process
 from jaxdiff.samplers.loop import check, run, sample
 from jaxdiff.samplers.modifiers import churn as churned
@@ -38,14 +39,14 @@ class Sampler(eqx.Module):
         )  # fmt: skip
 
     def start(self, key: PRNGKey, shape_like: Any) -> State:
-        """Noise at ts[0] in the shape of `shape_like`."""
-        if isinstance(self.process, Gaussian):
+        """Noise at ts[0] for data of the shape of `shape_like`."""
+        if isinstance(self.process, Gaussian | Linear):
             return self.process.prior(key, shape_like, self.ts[0])
         return self.process.prior(key, shape_like)
 
     def renoise(self, key: PRNGKey, x0: State, *, noise: Noise = jax.random.normal) -> State:
         """Data `x0` noised to ts[0], to start from in the place of pure noise (SDEdit, Meng et al. 2022)."""
-        if isinstance(self.process, Gaussian):
+        if isinstance(self.process, Gaussian | Linear):
             return self.process.perturb(key, x0, self.ts[0], noise=noise)
         return self.process.perturb(key, x0, self.ts[0])
 

@@ -4,7 +4,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.numerics import as_array, cast
+from jaxdiff.numerics.small import act
+from jaxdiff.processes.diffusing import Diffusing
 from jaxdiff.processes.gaussian import Gaussian
+from jaxdiff.processes.linear import Linear
 from jaxdiff.samplers.brownian import increment, increments
 from jaxdiff.samplers.singlestep import between, inside
 from jaxdiff.samplers.stepper import Stepper, believe, one_step, starts_with_signal
@@ -50,18 +53,20 @@ def _dpmpp_sde(process, eta, key, denoise, x, t, s, noise):
     return mean + fresh * whole
 
 
-def ancestral(process: Gaussian) -> Stepper:
-    """DDPM's step: x_s ~ p(x_s | x_t, x0 = D) (Ho et al. 2020, Alg. 2)."""
+def ancestral(process: Gaussian | Linear) -> Stepper:
+    """DDPM's step: x_s ~ p(x_s | x_t, x0 = D) (Ho et al. 2020, Alg. 2), of any linear SDE; finite at both ends."""
     return one_step(_ancestral, process)
 
 
 def _ancestral(process, key, denoise, x, t, s, noise):
-    mean, std = process.posterior(x, believe(denoise, x, t), t, s)
-    return mean + std * increment(noise, key, x, t, s)
+    mean, std = process.posterior(x, believe(denoise, x, t, process), t, s)
+    z = increment(noise, key, x, t, s)
+    return mean + (act(std, z) if isinstance(process, Linear) else std * z)
 
 
-def reverse_sde(process: Gaussian, eta: float | Scalar = 1.0) -> Stepper:
-    """Euler-Maruyama on dx = (f x - (1 + eta^2) / 2 g^2 score) dt + eta g dW, backwards in t (Song et al. 2021, eq. 6).
+def reverse_sde(process: Diffusing, eta: float | Scalar = 1.0) -> Stepper:
+    """Euler-Maruyama on dx = (drift - (1 + eta^2) / 2 G G' score) dt + eta G dW, backwards in t, for any linear SDE;
+    f x and g^2 on a Gaussian process (Song et al. 2021, eq. 6).
 
     Every eta has the same marginals: 1 is Anderson's reverse SDE, 0 the probability flow. Needs alpha > 0 at the start
     (the drift f is infinite at alpha = 0), so there give the first step to `first`."""
@@ -70,8 +75,8 @@ def reverse_sde(process: Gaussian, eta: float | Scalar = 1.0) -> Stepper:
 
 def _reverse_sde(process, eta, key, denoise, x, t, s, noise):
     eta = cast(eta, x.dtype)
-    (alpha, sigma), (f, g2) = process.scales(t), process.sde(t)
-    score = (alpha * believe(denoise, x, t) - x) / sigma**2
+    score = process.score(x, believe(denoise, x, t, process), t)
+    pull = process.diffuse(process.diffuse(score, t), t)
     back = t - s
-    drift = f * x - 0.5 * (1 + eta**2) * g2 * score
-    return x - back * drift + eta * jnp.sqrt(g2 * back) * increment(noise, key, x, t, s)
+    mean = x - back * (process.drift(x, t) - 0.5 * (1 + eta**2) * pull)
+    return mean + eta * jnp.sqrt(back) * process.diffuse(increment(noise, key, x, t, s), t)

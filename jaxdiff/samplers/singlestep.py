@@ -58,7 +58,8 @@ def inside(process: Gaussian, ts: Any) -> tuple[Any, ...]:
 def between(process: Gaussian, t: Time, s: Time, r: Any) -> Scalar:
     """The time at the fraction `r` of the way from t to s in log(alpha / sigma)."""
     a, b = (jnp.log(sigma) - jnp.log(alpha) for alpha, sigma in (process.scales(t), process.scales(s)))
-    return jnp.clip(process.time_of(jnp.exp(a + r * (b - a))), s, t)
+    # Either end may be the earlier one: `invert` and `encode` walk up.
+    return jnp.clip(process.time_of(jnp.exp(a + r * (b - a))), jnp.minimum(s, t), jnp.maximum(s, t))
 
 
 @dataclass(frozen=True)

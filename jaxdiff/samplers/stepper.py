@@ -11,6 +11,7 @@ import jax
 from jax.tree_util import Partial
 
 from jaxdiff.errors import InputError
+from jaxdiff.processes.diffusing import Augmented
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.types import Denoiser, State, Time
 
@@ -46,15 +47,18 @@ def _forgetful(body, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
     return body(key, denoise, x, t, s, noise), carry
 
 
-def believe(denoise: Denoiser, x: State, t: Time) -> State:
-    """denoise(x, t), refused when it is not an array like `x`."""
-    data = denoise(x, t)
+def believe(denoise: Denoiser, x: State, t: Time, process: Any = None) -> State:
+    """denoise(x, t), refused when it is not an array like `x`, or like the data in it where a state of `process` holds
+    more."""
+    data, like, name = denoise(x, t), x, "x"
+    if isinstance(process, Augmented):
+        like, name = process.data(x), "the data in x"
     shape, dtype = getattr(data, "shape", None), getattr(data, "dtype", None)
-    if shape != x.shape or dtype != x.dtype:
+    if shape != like.shape or dtype != like.dtype:
         got = f"{dtype} of shape {shape}" if shape is not None else f"a {type(data).__name__}"
         raise InputError(
             f"the denoiser returned {got} for x of {x.dtype} and shape {x.shape}; expected E[x0 | x_t], an array "
-            "like x: a denoiser is written for one example, and keeps its dtype"
+            f"like {name}: a denoiser is written for one example, and keeps its dtype"
         )
     return data
 
@@ -68,8 +72,11 @@ def ends_noisy(process: Gaussian, ts: Any) -> tuple[Any, ...]:
     return ((process.scales(ts[-1])[1] > 0, message),)
 
 
-def starts_with_signal(process: Gaussian, ts: Any) -> tuple[Any, ...]:
-    """The demand of a step whose drift f = alpha' / alpha is infinite where alpha is 0."""
+def starts_with_signal(process: Any, ts: Any) -> tuple[Any, ...]:
+    """The demand of a step whose drift f = alpha' / alpha is infinite where alpha is 0; drifts of other processes are
+    finite."""
+    if not isinstance(process, Gaussian):
+        return ()
     message = (
         "the reverse SDE's drift is infinite at alpha = 0, and alpha is 0 at the first time; give the first step to "
         "another stepper: sample(..., first=euler(process))"

@@ -10,6 +10,7 @@ from roster import PROCESSES
 
 from jaxdiff import oracles, processes, samplers
 from jaxdiff.errors import InputError
+from jaxdiff.samplers import clocks
 
 MEAN = np.array([0.7, -0.4])
 COV = np.array([[0.5, 0.2], [0.2, 0.3]])
@@ -61,12 +62,9 @@ def test_the_flow_keeps_its_accuracy_in_float32(process):
 @pytest.mark.parametrize(
     "solver",
     [
-        diffrax.Tsit5(),
-        diffrax.Heun(),
         diffrax.Bosh3(),
         diffrax.Dopri8(),
         diffrax.Midpoint(),
-        diffrax.Euler(),
         diffrax.ReversibleHeun(),
     ],
     ids=lambda solver: type(solver).__name__,
@@ -80,9 +78,8 @@ def test_calls_is_the_number_of_times_that_the_denoiser_ran(solver):
         jax.debug.callback(lambda: ran.append(1))
         return oracle.denoise(x, t)
 
-    # Fixed steps for the one that estimates no error; else a tolerance at which steps are rejected too.
-    steps = diffrax.ConstantStepSize() if isinstance(solver, diffrax.Euler) else controller(3e-4)
-    found = samplers.flow(p, denoise, jnp.array([0.3]), solver=solver, controller=steps)
+    # A tolerance at which steps are rejected too, the first among them. (tests/likelihood counts fixed steps.)
+    found = samplers.flow(p, denoise, jnp.array([0.3]), solver=solver, rtol=1e-5, atol=1e-5)
     jax.effects_barrier()
     assert found.result == diffrax.RESULTS.successful
     assert int(found.calls) == len(ran) > 5
@@ -91,6 +88,36 @@ def test_calls_is_the_number_of_times_that_the_denoiser_ran(solver):
 def test_a_solver_whose_calls_cannot_be_counted_is_refused():
     with pytest.raises(InputError, match=r"implicit solver Kvaerno5.*use an explicit one"):
         samplers.flow(processes.vp(), lambda x, t: x, jnp.zeros(2), solver=diffrax.Kvaerno5())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": diffrax.HalfSolver(diffrax.Heun())}, r"HalfSolver.*whose denoiser calls are known"),
+        ({"solver": diffrax.Euler()}, r"flow got Euler, which estimates no error"),
+        (
+            {"rtol": 1e-9, "atol": 0.0},
+            r"flow got rtol=1e-09 and atol=0.0.*at least 1.2e-06: in float32.*jax_enable_x64",
+        ),
+        ({"clock": clocks.log_snr()}, r"infinite where alpha or sigma is 0.*clocks.angle"),
+        ({"clock": clocks.time()}, r"sigma is 0 at an end.*clocks.angle"),
+    ],
+)
+def test_mistakes_are_one_sentence(options, message):
+    with pytest.raises(InputError, match=message):
+        samplers.flow(processes.vp(), lambda x, t: x, jnp.zeros(2), **options)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_flow_of_position_and_velocity_returns():
+    """On the process's own time, which is chosen by itself; and its law goes over into that of the prior."""
+    p = processes.cld()
+    oracle = oracles.linear(p, MEAN, COV)
+    x1 = jnp.array([[0.8, -1.3], [0.2, 0.4]])
+    down = samplers.flow(p, oracle.denoise, x1, 1.0, 0.1, rtol=1e-9, atol=1e-9)
+    back = samplers.flow(p, oracle.denoise, down.x, 0.1, 1.0, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(back.x, x1, atol=1e-6)
+    assert abs(down.x - x1).max() > 0.3
 
 
 def two_speeds():

@@ -5,6 +5,7 @@ from jaxdiff.recipes.images.config import complete, default
 from jaxdiff.recipes.images.drawing import sample, samples
 from jaxdiff.recipes.images.evaluate import evaluate
 from jaxdiff.recipes.images.experiment import Experiment, build
+from jaxdiff.recipes.images.likelihood import likelihood
 from jaxdiff.recipes.images.report import report
 from jaxdiff.recipes.images.run import load, train
 from jaxdiff.recipes.images.statistics import compare, statistics
@@ -17,6 +18,7 @@ __all__ = [
     "default",
     "design_space",
     "evaluate",
+    "likelihood",
     "load",
     "report",
     "sample",

@@ -21,10 +21,13 @@ def default() -> ConfigDict:
     config.data = ConfigDict({"name": "digits"})  # a reader of jaxdiff.data and its options
     config.held_out = 0.2  # the share (or number) of images kept for the metrics' floors, never trained on
 
-    config.process = ConfigDict({"name": "edm"})  # jaxdiff.processes
+    config.dequantize = False  # train on grey levels spread uniformly over their cells, for densities
+
+    config.process = ConfigDict({"name": "edm"})  # jaxdiff.processes, or a learned log-SNR (VDM)
     config.row = ConfigDict({"name": "edm"})  # jaxdiff.parameterizations: what the network predicts
     config.c_in = ConfigDict({"name": "own"})  # jaxdiff.preconditioning: how its input is scaled; own: as the row says
     config.c_noise = ConfigDict({"name": "log_ratio"})  # and in what units it hears the noise level
+    config.loss = ConfigDict({"name": "matching"})  # or vdm: the whole variational bound, on the noise row
     config.loss_row = ConfigDict({"name": "own"})  # the row whose error is squared; own: what the network predicts
     config.weight = ConfigDict({"name": "unit"})  # jaxdiff.losses.weights, on that row
     config.times = ConfigDict({"name": "lognormal_times"})  # jaxdiff.grids: at which noise it trains
@@ -61,11 +64,20 @@ def default() -> ConfigDict:
     config.evaluate.samples = 1000
     config.evaluate.components = 64  # principal components that the metrics see; 0 for the pixels themselves
     config.evaluate.curve = (5, 9, 17, 35, 79)  # denoiser calls at which the samplers are compared; empty for none
+
+    config.likelihood = ConfigDict()
+    config.likelihood.images = 0  # how many of the held-out ones; 0 for all
+    config.likelihood.draws = 1  # of noise, times and probes an image
+    config.likelihood.times = 64  # at which the bound's integrand is seen
+    config.likelihood.divergence = "hutchinson"  # of the probability flow, or exact
+    config.likelihood.probes = 1
+    config.likelihood.rtol = 1e-5
+    config.likelihood.atol = 1e-5
     return config
 
 
 # What a continued run may change: how long it goes on, and what is done with it afterwards.
-CONTINUATION = ("train.steps", "train.log_every", "train.save_every", "sample", "evaluate")
+CONTINUATION = ("train.steps", "train.log_every", "train.save_every", "sample", "evaluate", "likelihood")
 
 
 def complete(config: Config) -> dict[str, Any]:
@@ -152,5 +164,12 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sample.guidance": (math.isfinite, "a finite number"),
     "evaluate.samples": _least(8),
     "evaluate.components": _least(0),
+    "likelihood.images": _least(0),
+    "likelihood.draws": _least(1),
+    "likelihood.times": _least(1),
+    "likelihood.divergence": (lambda value: value in ("exact", "hutchinson"), "exact or hutchinson"),
+    "likelihood.probes": _least(1),
+    "likelihood.rtol": _above_0,
+    "likelihood.atol": _above_0,
     "evaluate.curve": (lambda value: min(value, default=1) >= 1, "numbers of denoiser calls, each at least 1"),
 }

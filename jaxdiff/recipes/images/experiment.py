@@ -1,25 +1,30 @@
 """One image experiment, put together: data, process, network, objective, optimiser, as its config names them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.tree_util import Partial
 
-from jaxdiff import data, denoisers, guidance, losses, networks, processes, samplers, training
+from jaxdiff import data, denoisers, guidance, likelihood, networks, processes, samplers, training
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.images import names
 from jaxdiff.recipes.images.config import Config, complete
+from jaxdiff.recipes.images.objective import Seen, objective
 from jaxdiff.recipes.resolve import option, resolve
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a config stands for. `network(params, label)` is a denoiser of one image; `null` is the hidden class."""
+    """What a config stands for. `network(params, label)` is a denoiser of one image; `null` is the hidden class.
+
+    Where more is learned than a network (`beside`: its uncertainty, the process), the parameters of a training are
+    {"net": ..., **beside}, and `trained` puts what was learned in its place."""
 
     config: dict[str, Any]
     train: data.Images
@@ -31,11 +36,20 @@ class Experiment:
     optimizer: optax.GradientTransformation
     average: Any
     initial: Callable[[], training.TrainState]  # the state before step 0: pure, to be jitted or only shaped
+    beside: tuple[str, ...]
 
     @property
     def classes(self) -> int:
         """How many classes the images have; 0 for none."""
         return self.train.num_classes
+
+    def trained(self, params: Any) -> tuple["Experiment", Any]:
+        """(this experiment with the process that was learned, the network's own parameters)."""
+        if not self.beside:
+            return self, params
+        process = params.get("process", self.process)
+        network = eqx.tree_at(lambda n: n.process, self.network, process)
+        return replace(self, process=process, network=network), params["net"]
 
     def sampler(self, spec: Mapping[str, Any] | None = None) -> samplers.Sampler:
         """The Sampler that `spec` (by default the config's) names; InputError for one that cannot be."""
@@ -70,7 +84,8 @@ def build(config: Config) -> Experiment:
     """The experiment of a config; InputError for an unknown field or name, or data that cannot be read."""
     config = complete(config)
     settings, seed = config["train"], config["seed"]
-    process = resolve("process", names.PROCESSES, config["process"])
+    process = resolve("process", names.PROCESSES, config["process"], seed=seed)
+    learns = config["process"]["name"] == "learned"
     row = resolve("row", names.ROWS, config["row"])
     c_in = resolve("c_in", names.C_IN, config["c_in"], row=row)
     c_noise = resolve("c_noise", names.C_NOISE, config["c_noise"])
@@ -87,6 +102,7 @@ def build(config: Config) -> Experiment:
         raise InputError("config.train.snapshot_every keeps the averages of config.train.ema_widths: give their widths")
 
     train, held_out = resolve("data", names.DATA, config["data"]).split(config["held_out"], seed)
+    spread = likelihood.dequantize.uniform(train.levels) if config["dequantize"] else None
     classes = train.num_classes or None
     augment = resolve("augment", names.AUGMENTATIONS, config["augment"])
     told = 0 if augment is None else len(augment.labels)
@@ -106,16 +122,21 @@ def build(config: Config) -> Experiment:
 
     def initial():
         params = make()[1]
-        if config["uncertainty"]:
-            params = {"net": params, "u": make_uncertainty()[1]}
-        return training.init(jax.random.key(seed), params, optimizer, ema=average)
+        beside = ({"u": make_uncertainty()[1]} if config["uncertainty"] else {}) | (
+            {"process": process} if learns else {}
+        )
+        return training.init(
+            jax.random.key(seed), {"net": params} | beside if beside else params, optimizer, ema=average
+        )
 
     apply = jax.jit(lambda: make()[0])()
     network = denoisers.from_network(apply, row, process, c_in=c_in, c_noise=c_noise)
-    loss = losses.matching(process, loss_row, weight)
+    criterion = resolve("loss", names.LOSSES, config["loss"], levels=train.levels, row=loss_row, weight=weight)
+    _agree(config, criterion, learns)
     apply_u = jax.jit(lambda: make_uncertainty()[0])() if config["uncertainty"] else None
     hide = config["label_dropout"] if classes else 0.0
     dropout = bool(option(names.NETWORKS, config["network"], "dropout"))
+    seen = Seen(classes, hide, spread, augment, dropout)
     return Experiment(
         config=config,
         train=train,
@@ -123,11 +144,26 @@ def build(config: Config) -> Experiment:
         process=process,
         network=network,
         null=classes,
-        objective=_objective(network, loss, law, settings["batch_size"], classes, hide, dropout, augment, apply_u),
+        objective=objective(network, criterion, law, settings["batch_size"], seen, apply_u=apply_u, learns=learns),
         optimizer=optimizer,
         average=average,
         initial=initial,
+        beside=(("u",) if config["uncertainty"] else ()) + (("process",) if learns else ()),
     )
+
+
+def _agree(config, criterion, learns):
+    """InputError for parts of a config that do not fit each other."""
+    if learns and criterion.variance is None:
+        raise InputError(
+            f"config.process learns its schedule, and config.loss {config['loss']['name']} bounds no likelihood, which "
+            'would teach it: give --config.loss=\'{"name": "vdm"}\''
+        )
+    if criterion.variance is not None and (config["uncertainty"] or config["dequantize"]):
+        raise InputError(
+            "config.loss vdm is a bound on whole grey levels as it stands: leave config.uncertainty and "
+            "config.dequantize False"
+        )
 
 
 def _schedule(settings):
@@ -135,35 +171,3 @@ def _schedule(settings):
     if settings["flat"]:
         return training.inverse_sqrt(settings["learning_rate"], batch, flat=settings["flat"], examples=warmup)
     return training.ramp(settings["learning_rate"], warmup, batch)
-
-
-def _objective(network, loss, law, batch_size, null, hide, dropout, augment, apply_u):
-    """(params, key, batch) -> one loss an example, per pixel; a class is hidden with probability `hide`, `augment`
-    moves the image and tells the network, `apply_u` learns the loss's scale at each noise level.
-
-    Times are drawn for the whole batch, and everything else from the example's own key, so that the losses do not
-    depend on how a batch is cut between devices."""
-
-    def one(params, key, example, t, weight):
-        label_key, dropout_key, noise_key, augment_key = jax.random.split(key, 4)
-        x0, cond = example["x0"], example.get("label")
-        if cond is not None:
-            cond = jnp.where(jax.random.bernoulli(label_key, hide), jnp.int32(null), cond)
-        if augment is not None:
-            x0, moves = augment(augment_key, x0)
-            cond = {"augment": moves} | ({} if cond is None else {"label": cond})
-        score = loss
-        if apply_u is not None:
-            u = losses.log_variance(apply_u, params["u"], network.process, c_noise=network.c_noise)
-            score, params = losses.uncertain(loss, u), params["net"]
-        denoise = network(params, cond, key=dropout_key if dropout else None)
-        return weight * score(noise_key, denoise, x0, t) / x0.size
-
-    def objective(params, key, batch):
-        time_key, example_key = jax.random.split(key)
-        times = law(time_key, network.process, batch_size)
-        place = batch["index"] % batch_size
-        keys = training.example_keys(example_key, batch)
-        return jax.vmap(one, (None, 0, 0, 0, 0))(params, keys, batch, times.t[place], times.weight[place])
-
-    return objective

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ MEANING = {
     "class_agreement": "a 3-nearest-neighbour classifier sees the class asked for",
 }
 SAMPLERS = {"euler": "Euler", "edm": "Heun (EDM)", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++(2M)"}
+BOUNDS = {"elbo": "variational bound (reverse SDE)", "flow": "probability flow"}
 ROWS, COLUMNS = 20, 16  # of the samples shown
 BETTER = {1.0: "higher", -1.0: "lower", 0.0: "at the floor"}
 
@@ -72,6 +74,9 @@ def report(workdir: str | Path) -> Path:
             "real images get, two standard deviations either way."
         )
         parts += ["<h2>Quality against denoiser calls</h2>", _plot(_curve(result), caption)]
+    if found := _likelihood(workdir):
+        parts += ["<h2>How likely it finds held-out images</h2>", _bits(found)]
+        parts += [f"<p class=note>{html.escape(note)}</p>" for note in _about_bits(found)]
     if log:
         parts += ["<h2>Training</h2>", _plot(_loss(log), "Mean loss between log lines, per pixel.")]
     parts += ["<h2>Config</h2>", f"<pre>{html.escape(json.dumps(config, indent=2))}</pre>"]
@@ -91,6 +96,44 @@ def _read(workdir):
     path = workdir / "log.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return result, pictures, [(row["step"], row["loss"]) for row in rows if "loss" in row]
+
+
+def _likelihood(workdir):
+    path = workdir / "likelihood.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _bits(found):
+    head = "<tr><th>bits per dimension<th>mean<th>95 % interval<th>of it</tr>"
+
+    def shown(value):
+        return "–" if value is None else f"{value:.4f}"
+
+    body = "".join(
+        f"<tr><td>{BOUNDS[name]}<td>{shown(row['mean'])}<td>{' to '.join(map(shown, row['interval']))}"
+        f"<td>{', '.join(f'{term} {shown(value)}' for term, value in row['terms'].items())}</tr>"
+        for name, row in found["bits"].items()
+    )
+    return f"<table>{head}{body}</table>"
+
+
+def _about_bits(found):
+    draws = "one draw" if found["draws"] == 1 else f"{found['draws']} draws"
+    how = "spread uniformly over their cells" if found["dequantized"] else "with the discrete decoder"
+    yield (
+        f"Of {found['images']} held-out images of {found['levels']} grey levels (a uniform guess: "
+        f"{math.log2(found['levels']):.4f}), {how}, at step {found['step']}, {draws} of the noise each. "
+        "The interval is over images. Lower is better."
+    )
+    gap = found["elbo_minus_flow"]
+    if gap["mean"] is not None and gap["stderr"] is not None:
+        yield (
+            f"The bound is {gap['mean']:+.4f} +- {gap['stderr']:.4f} bits/dim from the flow's figure, image by image: "
+            "two models of one network, the reverse SDE and the probability flow, which agree where its score is exact."
+        )
+    for name, row in found["bits"].items():
+        if row["failed"]:
+            yield f"{BOUNDS[name]}: {row['failed']} solves failed, so there is no mean; loosen config.likelihood.rtol."
 
 
 def _title(config, result):

@@ -97,8 +97,7 @@ def load(workdir: str | Path, ema_width: float | None = None) -> tuple[Experimen
     if saved is None:
         raise InputError(f"{workdir} holds no checkpoint yet; let `jaxdiff train` save one there first")
     width = experiment.config["sample"]["ema_width"] if ema_width is None else ema_width
-    average = _average(workdir, experiment.config["train"], saved, width)
-    return experiment, average["net"] if experiment.config["uncertainty"] else average, int(saved.step)
+    return *experiment.trained(_average(workdir, experiment.config["train"], saved, width)), int(saved.step)
 
 
 def _average(workdir, settings, saved, width):
