@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -41,6 +42,7 @@ def start(process: Any, t0: Time | None = None) -> Float[Array, ""]:
     return require(t0, noisy, message)
 
 
+@eqx.filter_jit  # a learned schedule's inverse is a loop, which would compile at every call
 def _default(process):
     return jnp.clip(process.time_of(as_array(LEVEL)), 0, 1)
 

@@ -15,8 +15,10 @@ from jax.tree_util import Partial
 from jaxdiff import parameterizations
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import known, require
+from jaxdiff.numerics.small import root
 from jaxdiff.processes.diffusing import Diffusing
 from jaxdiff.processes.gaussian import Gaussian
+from jaxdiff.processes.linear import Linear
 from jaxdiff.samplers.stepper import believe
 
 __all__ = ["Clock", "angle", "log_snr", "suited", "time"]
@@ -45,7 +47,7 @@ def log_snr() -> Clock:
 def time() -> Clock:
     """u = t, c = 1: dx/dt as the process defines it, for any linear SDE; stiff towards small t on most.
 
-    Raises InputError where sigma is 0: E[eps | x_t] is unknown there."""
+    Raises InputError where sigma is 0, or the covariance of a linear SDE's kernel singular: the score is infinite."""
     return Clock(Partial(_plain), Partial(_drift))
 
 
@@ -121,6 +123,12 @@ def _plain(process, t):
             "clocks.angle()"
         )
         t = require(t, known(lambda p, t: p.scales(t)[1] > 0, process, t), message)
+    elif isinstance(process, Linear):
+        message = (
+            "at an end a copy of the data is known, or a sum of them, and the score is infinite there; stop short of t "
+            "= 0, at 1e-3 say"
+        )
+        t = require(t, known(lambda p, t: jnp.all(jnp.diagonal(root(p.kernel(t)[1])) > 0), process, t), message)
     return t, jnp.ones_like(t)
 
 

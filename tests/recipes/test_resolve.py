@@ -69,7 +69,7 @@ def test_a_config_can_name_all_that_there_is():
     assert roster.PROCESSES | {"learned": names.learned} == names.PROCESSES
     assert {*names.ROWS} == {*roster.ROWS}
     assert {*names.WEIGHTS} == {*roster.WEIGHTS}
-    assert {*names.TIMES} == {f"{name}_times" for name in roster.TRAINING_TIMES}
+    assert {*names.TIMES} == {f"{name}_times" for name in (*roster.TRAINING_TIMES, "soft_truncated")}
 
 
 SMALL = Images("small", np.random.default_rng(0).integers(0, 5, (40, 2, 2, 1), dtype=np.uint8), levels=5)
@@ -99,6 +99,15 @@ def combinations():
 )
 def test_every_name_builds_and_has_a_finite_loss_and_gradient(config, params, monkeypatch):
     monkeypatch.setitem(names.DATA, "digits", lambda: SMALL)
+    assert finite(build(config), params)
+
+
+@pytest.mark.parametrize("name", names.LOSSES)
+def test_every_loss_builds_and_has_a_finite_loss_and_gradient(name, params, monkeypatch):
+    monkeypatch.setitem(names.DATA, "digits", lambda: SMALL)
+    config = tiny.get_config()
+    config.process, config.row, config.loss = {"name": "logsnr"}, {"name": "noise"}, {"name": name}
+    config.weight, config.times = {"name": "likelihood"}, {"name": "soft_truncated_times", "low": 1e-3}
     assert finite(build(config), params)
 
 

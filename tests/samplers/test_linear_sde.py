@@ -199,6 +199,12 @@ def test_the_probability_flow_is_exact_both_ways(process):
     np.testing.assert_allclose(up, x1, rtol=0, atol=1e-6)
 
 
+def test_the_flow_stops_short_of_where_a_copy_is_known():
+    p = processes.cld()
+    with pytest.raises(InputError, match=r"the score is infinite there; stop short of t = 0, at 1e-3 say"):
+        samplers.flow(p, oracles.linear(p, MEAN, COV).denoise, jnp.ones((2, 2)))
+
+
 def test_a_sampler_starts_renoises_and_ends_in_the_datas_shape(key):
     p = processes.cld()
     oracle = oracles.linear(p, MEAN, COV)

@@ -27,7 +27,7 @@ def default() -> ConfigDict:
     config.row = ConfigDict({"name": "edm"})  # jaxdiff.parameterizations: what the network predicts
     config.c_in = ConfigDict({"name": "own"})  # jaxdiff.preconditioning: how its input is scaled; own: as the row says
     config.c_noise = ConfigDict({"name": "log_ratio"})  # and in what units it hears the noise level
-    config.loss = ConfigDict({"name": "matching"})  # or vdm: the whole variational bound, on the noise row
+    config.loss = ConfigDict({"name": "matching"})  # or implicit, sliced; vdm: the whole variational bound
     config.loss_row = ConfigDict({"name": "own"})  # the row whose error is squared; own: what the network predicts
     config.weight = ConfigDict({"name": "unit"})  # jaxdiff.losses.weights, on that row
     config.times = ConfigDict({"name": "lognormal_times"})  # jaxdiff.grids: at which noise it trains

@@ -19,6 +19,7 @@ from jaxdiff.pretrained import alexnet, inception
 from jaxdiff.recipes.images import samplers
 from jaxdiff.recipes.images.objective import Criterion
 from jaxdiff.recipes.resolve import named
+from jaxdiff.types import PRNGKey
 
 
 def learned(*, seed: int, hidden: int = 64, start: float = -13.3, end: float = 5.0) -> processes.Gaussian:
@@ -26,9 +27,26 @@ def learned(*, seed: int, hidden: int = 64, start: float = -13.3, end: float = 5
     return processes.logsnr(gammas.learned(gammas.monotone(jax.random.key(seed), hidden=hidden), start, end))
 
 
-def matching(*, levels: int, row: parameterizations.Row, weight: losses.weights.Weight) -> Criterion:
+def matching(*, row: parameterizations.Row, weight: losses.weights.Weight) -> Criterion:
     """The weighted squared error of a row."""
     return Criterion(lambda process: losses.matching(process, row, weight))
+
+
+def implicit(*, weight: losses.weights.Weight) -> Criterion:
+    """Implicit score matching, with the exact divergence: for images of few pixels."""
+    return Criterion(lambda process: losses.implicit(process, weight))
+
+
+def sliced(*, weight: losses.weights.Weight, probes: int = 1, variance_reduced: bool = True) -> Criterion:
+    """Sliced score matching."""
+    return Criterion(lambda process: losses.sliced(process, weight, probes=probes, variance_reduced=variance_reduced))
+
+
+def soft_truncated_times(
+    key: PRNGKey, process: processes.Gaussian, n: int, *, power: float = 1.0, low: float = 1e-5
+) -> grids.Times:
+    """Importance-sampled times from a low end that is drawn anew for each batch (Kim et al. 2022)."""
+    return grids.soft_truncated(grids.importance_times, power=power, low=low)(key, process, n)
 
 
 def vdm(*, levels: int, steps: int | None = None) -> Criterion:
@@ -43,7 +61,7 @@ def vdm(*, levels: int, steps: int | None = None) -> Criterion:
 DATA = named(data, "digits", "mnist_5k", "mnist", "fashion_mnist", "cifar10", "images")
 PROCESSES = named(processes, "vp", "subvp", "ve", "edm", "brownian", "cosine", "flow", "logsnr", "iddpm")
 PROCESSES |= {"learned": learned}
-LOSSES = {"matching": matching, "vdm": vdm}
+LOSSES = {"matching": matching, "implicit": implicit, "sliced": sliced, "vdm": vdm}
 ROWS = named(parameterizations, "noise", "data", "velocity", "v", "score", "scaled_score", "edm")
 WEIGHTS = named(losses.weights, "unit", "snr", "edm", "min_snr", "sigmoid", "likelihood")
 TIMES = named(
@@ -51,6 +69,7 @@ TIMES = named(
     *("uniform_times", "stratified_times", "lattice_times", "importance_times", "debiased_times"),
     *("lognormal_times", "vp_times", "ve_times", "iddpm_times"),
 )
+TIMES |= {"soft_truncated_times": soft_truncated_times}
 C_IN = named(preconditioning, "unit_scale", "data_scale") | {"own": lambda row: None}
 C_NOISE = named(preconditioning, "log_ratio", "vp_time", "log_half", "iddpm_index")
 LOSS_ROWS = ROWS | {"own": lambda row: row}

@@ -39,7 +39,9 @@ def objective(
     """`apply_u` learns the loss's scale at each noise level, beside the network; where the process `learns` too, its
     ends do so by the loss and its interior by the loss's variance (`likelihood.vdm_objective`)."""
 
-    def one(params, process, make, key, example, t, weight):
+    fixed = None if learns else criterion.loss(network.process)  # what cannot be is refused here
+
+    def one(params, process, loss, key, example, t, weight):
         label_key, dropout_key, noise_key, augment_key, spread_key = jax.random.split(key, 5)
         x0, cond = example["x0"], example.get("label")
         if cond is not None:
@@ -49,7 +51,6 @@ def objective(
         if seen.augment is not None:
             x0, moves = seen.augment(augment_key, x0)
             cond = {"augment": moves} | ({} if cond is None else {"label": cond})
-        loss = make(process)
         if apply_u is not None:
             u = losses.log_variance(apply_u, params["u"], process, c_noise=network.c_noise)
             loss = losses.uncertain(loss, u)
@@ -65,16 +66,21 @@ def objective(
         place = batch["index"] % batch_size
         rows = training.example_keys(example_key, batch), batch, times.t[place], times.weight[place]
 
-        def each(params, process, make):
-            return jax.vmap(lambda *row: one(params, process, make, *row))(*rows)
+        def each(params, process, loss):
+            return jax.vmap(lambda *row: one(params, process, loss, *row))(*rows)
 
         if not learns:
-            return each(params, process, criterion.loss)
-        return likelihood.vdm_objective(
-            lambda params, gamma: each(params, processes.logsnr(gamma), criterion.loss),
-            lambda params, gamma: each(params, processes.logsnr(gamma), criterion.variance),
-            {name: part for name, part in params.items() if name != "process"},
-            process.schedule.gamma,  # pyright: ignore[reportAttributeAccessIssue]
-        )
+            return each(params, process, fixed)
+
+        def half(make):
+            def losses(params, gamma):
+                process = processes.logsnr(gamma)
+                return each(params, process, make(process))
+
+            return losses
+
+        rest = {name: part for name, part in params.items() if name != "process"}
+        gamma = process.schedule.gamma  # pyright: ignore[reportAttributeAccessIssue]
+        return likelihood.vdm_objective(half(criterion.loss), half(criterion.variance), rest, gamma)
 
     return objective
