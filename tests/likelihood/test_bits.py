@@ -1,6 +1,8 @@
 """Bits per dimension are those of the definition: 8 for uniform bytes whatever the data's scale, no fewer than the
 entropy allows for any dequantiser, the same for any chunk and after any interruption."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from jax.scipy.stats import norm
 from jaxdiff.errors import InputError
 from jaxdiff.likelihood import dequantize
 from jaxdiff.likelihood.bits import bits, bits_per_dim
+from jaxdiff.likelihood.bound import bound
 
 NAN, INF = float("nan"), float("inf")
 
@@ -40,6 +43,16 @@ def test_a_discrete_probability_needs_no_dequantiser(key):
     found = bits_per_dim(key, lambda key, y, cond: -y.size * jnp.log(jnp.float32(4)), x)
     np.testing.assert_allclose(found.each, 2, rtol=1e-6)
     assert found.terms == {"log_prob": found.mean}
+
+
+def test_a_bound_is_the_sum_of_its_terms_with_the_error_of_the_sum():
+    """The terms' errors are those of means of three draws; they share their noise, so that of the sum is smaller."""
+    found = bound({"a": jnp.array([1.0, 2.0, 6.0]), "b": jnp.array([5.0, 4.0, 0.0]), "c": jnp.array(2.0)})
+    np.testing.assert_allclose([found.value, found.stderr], [8, 0], atol=1e-6)
+    assert found.terms == {"a": 3, "b": 3, "c": 2}
+    error = np.sqrt((4 + 1 + 9) / 2 / 3)
+    np.testing.assert_allclose([found.stderrs[name] for name in "abc"], [error, error, 0], rtol=1e-6)
+    assert jnp.isnan(bound({"a": jnp.ones(1)}).stderr)
 
 
 def test_terms_add_up(key):
@@ -142,7 +155,8 @@ def test_a_value_hangs_on_its_place_and_draw_alone(key):
     fewer = bits_per_dim(key, noisy, DATA[:6], draws=2, cond=labels[:6], chunk=4)
     np.testing.assert_array_equal(parts.each, whole.each)
     np.testing.assert_array_equal(fewer.each, whole.each[:6, :2])
-    assert len(set(whole.each.ravel().tolist())) == 33
+    alike = bits_per_dim(key, noisy, np.zeros((5, 2, 3), np.float32), draws=3)
+    assert len(set(alike.each.ravel().tolist())) == 15  # equal examples do not share their noise
     mean = whole.each.mean(1)
     reach = 1.959964 * mean.std(ddof=1) / np.sqrt(11)
     np.testing.assert_allclose(
@@ -175,6 +189,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(key, tmp_path):
         bits_per_dim(key, noisy, DATA, chunk=4, resume=path, progress=interrupt)
     assert said == [(4, 11), (8, 11)]
     said.clear()
+    shutil.copy(path, tmp_path / "copy.npz")
+    other = bits_per_dim(key, noisy, DATA, chunk=5, resume=tmp_path / "copy.npz")
+    np.testing.assert_array_equal(other.each, whole.each)  # 8 were done, and chunks end at 5 and 10
     again = bits_per_dim(key, noisy, DATA, chunk=4, resume=path, progress=lambda *at: said.append(at))
     assert said == [(11, 11)]
     np.testing.assert_array_equal(again.each, whole.each)
