@@ -45,7 +45,7 @@ def likelihood(
     n = int(min(settings["images"] or len(held_out), len(held_out)) if n is None else n)
     if not 1 <= n <= len(held_out):
         raise InputError(f"n is {n}, expected from 1 to {len(held_out)}, the number of held-out images")
-    held_out = held_out.take(slice(0, n))
+    held_out = held_out.take(np.arange(n) * len(held_out) // n)  # all along the set: it may be sorted by class
     x, cond = held_out.to_model(), held_out.labels if experiment.classes else None
     rows, kept = {}, workdir / "likelihood"
     found, spread = measures(experiment, params)
