@@ -9,7 +9,7 @@ import pytest
 from jaxdiff import cli
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.images import build, load, report
-from jaxdiff.recipes.workdir import recall
+from jaxdiff.recipes.workdir import recall, remember
 
 VDM = (
     "process={'name':'learned','hidden':4}",
@@ -67,6 +67,17 @@ def test_bits_per_dimension_by_the_command_and_in_the_report(bounded, capsys):
     assert cli.main(command) == 0
     assert capsys.readouterr().err == ""
     assert json.loads((bounded / "likelihood.json").read_text()) == found
+
+    # Other settings are other figures: a bound at other times is measured anew, and the old one left where it is.
+    config, before = recall(bounded), {*(bounded / "likelihood").iterdir()}
+    config["likelihood"]["times"] = 5
+    remember(bounded, config)
+    assert cli.main(command) == 0
+    assert json.loads((bounded / "likelihood.json").read_text())["bits"]["elbo"]["mean"] != elbo["mean"]
+    assert before < {*(bounded / "likelihood").iterdir()}
+    config["likelihood"]["times"] = 4
+    remember(bounded, config)
+    assert cli.main(command) == 0
 
     (bounded / "metrics.json").write_text("{}")  # as if evaluated: only this table is asked for
     page = "".join(report_parts(bounded))

@@ -11,6 +11,7 @@ an interruption goes on."""
 
 import json
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def likelihood(
     x, cond = held_out.to_model(), held_out.labels if experiment.classes else None
     rows, kept = {}, workdir / "likelihood"
     found, spread = measures(experiment, params)
+    # Figures of other settings are other figures, and must not be gone on with.
+    mark = f"step{step}-{n}x{draws}-seed{seed}-{zlib.crc32(json.dumps(settings, sort_keys=True).encode()):08x}"
     for name, log_prob in found.items():
         row = nats.bits_per_dim(
             jax.random.key(seed),
@@ -58,7 +61,7 @@ def likelihood(
             draws=draws,
             cond=cond,
             chunk=CHUNK,
-            resume=kept / f"{name}-step{step}-{n}x{draws}-seed{seed}.npz",
+            resume=kept / f"{name}-{mark}.npz",
             progress=counter(f"{name}, {n} images:"),
         )
         rows[name] = row

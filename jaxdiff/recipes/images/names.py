@@ -43,10 +43,10 @@ def sliced(*, weight: losses.weights.Weight, probes: int = 1, variance_reduced: 
 
 
 def soft_truncated_times(
-    key: PRNGKey, process: processes.Gaussian, n: int, *, power: float = 1.0, low: float = 1e-5
+    key: PRNGKey, process: processes.Gaussian, n: int, *, power: float = 1.0, low: float = 1e-5, high: float = 1.0
 ) -> grids.Times:
     """Importance-sampled times from a low end that is drawn anew for each batch (Kim et al. 2022)."""
-    return grids.soft_truncated(grids.importance_times, power=power, low=low)(key, process, n)
+    return grids.soft_truncated(grids.importance_times, power=power, low=low, high=high)(key, process, n)
 
 
 def vdm(*, levels: int, steps: int | None = None) -> Criterion:

@@ -54,7 +54,7 @@ def objective(
         if apply_u is not None:
             u = losses.log_variance(apply_u, params["u"], process, c_noise=network.c_noise)
             loss = losses.uncertain(loss, u)
-        net = params["net"] if isinstance(params, dict) and "net" in params else params
+        net = params["net"] if learns or apply_u is not None else params
         own = eqx.tree_at(lambda n: n.process, network, process)
         denoise = own(net, cond, key=dropout_key if seen.dropout else None)
         return weight * loss(noise_key, denoise, x0, t) / x0.size
