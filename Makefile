@@ -26,7 +26,7 @@ demo: install
 	$(BIN)/jaxdiff report --workdir=runs/digits
 
 test: install
-	$(BIN)/python -m pytest --numprocesses=$(JOBS) $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal $(PYTEST)
 
 test-newest:
 ifeq ($(strip $(NEWEST)),)

@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
+    "alphas",
+    "beliefs",
     "data",
     "denoisers",
     "errors",

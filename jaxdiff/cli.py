@@ -160,7 +160,7 @@ def _train(options):
 
 def _sample_flags(parser):
     _workdir(parser)
-    parser.add_argument("--n", type=int, default=64, help="how many images (64)")
+    parser.add_argument("--n", type=int, default=64, help="how many samples (64)")
     parser.add_argument("--labels", type=_labels, help="classes to draw in turn, such as 3 or 0,1,2 (all of them)")
     parser.add_argument("--sampler", help="edm, dpmpp_2m, unipc, ancestral, ...: docs/samplers.md (the config's)")
     parser.add_argument(
@@ -170,25 +170,28 @@ def _sample_flags(parser):
     parser.add_argument("--guide", type=Path, metavar="FOLDER", help="a weaker model's run to be guided away from")
     parser.add_argument("--ema_width", type=float, help="which average, by its relative width (the config's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a .png, or an .npz of arrays (FOLDER/samples.png)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="a .png, or an .npz of arrays; text: .txt (FOLDER/samples.*)"
+    )
 
 
 def _sample(options):
     names = ("n", "labels", "sampler", "steps", "guidance", "seed")
     chosen = {name: getattr(options, name) for name in names}
     chosen |= {name: value for name in ("guide", "ema_width") if (value := getattr(options, name)) is not None}
-    out = options.out or options.workdir / "samples.png"
-    print(f"wrote {_ability(_recipe_of(options.workdir), 'sample')(options.workdir, out, **chosen)}")
+    print(f"wrote {_ability(_recipe_of(options.workdir), 'sample')(options.workdir, options.out, **chosen)}")
 
 
 def _evaluate_flags(parser):
     _workdir(parser)
     parser.add_argument("--seed", type=int, default=1, help="seed of the samples that are measured (1)")
-    parser.add_argument("--likelihood", action="store_true", help="measure bits per dimension of held-out images")
-    parser.add_argument("--draws", type=int, help="with --likelihood: draws of the noise an image (the config's)")
+    parser.add_argument(
+        "--likelihood", action="store_true", help="measure bits per dimension (tokens: per token) of held-out data"
+    )
+    parser.add_argument("--draws", type=int, help="with --likelihood: draws of the noise an example (the config's)")
     parser.add_argument("--reference", type=Path, metavar="FILE", help="an .npz of statistics to compare with instead")
     _features(parser)
-    parser.add_argument("--n", type=int, help="with --reference, samples a seed; with --likelihood, images")
+    parser.add_argument("--n", type=int, help="with --reference, samples a seed; with --likelihood, examples")
     parser.add_argument("--seeds", type=int, default=1, help="with --reference: how many sets of samples (1)")
 
 
@@ -313,7 +316,7 @@ FOLDER gets checkpoints/, config.json, log.jsonl and tensorboard/.""",
         _train,
     ),
     "sample": Command(
-        "Draw images from a trained model",
+        "Draw from a trained model",
         """examples:
   jaxdiff sample --workdir=runs/digits
   jaxdiff sample --workdir=runs/digits --labels=3 --n=16 --seed=1 --out=threes.png

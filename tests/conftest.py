@@ -1,18 +1,32 @@
 """Every test runs in float32 with strict dtype promotion; one that needs float64 asks for the `x64` fixture. A test's
 random key comes from its own name, so that no test shares its noise with another and each repeats alone."""
 
+import gc
 import os
 import zlib
+from importlib.metadata import version
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs are small and run once: compiling is the time. (In the environment, for the tests' own processes too.)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=4 --xla_cpu_parallel_codegen_split_count=1"
+    # The older emitters compile in half the time; later versions have no such flag.
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # idle threads of a linear algebra spin: one a worker
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the collector need not walk it again, nor after every 700 of a trace's objects."""
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 @pytest.fixture

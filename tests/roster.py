@@ -4,7 +4,7 @@ process, row, weight or stepper is proven by one line here."""
 from dataclasses import dataclass
 
 import jaxdiff as jd
-from jaxdiff import grids, parameterizations, processes, samplers
+from jaxdiff import alphas, grids, parameterizations, processes, samplers
 from jaxdiff.losses import weights
 
 PROCESSES = {
@@ -18,6 +18,15 @@ PROCESSES = {
     "logsnr": processes.logsnr,
     "iddpm": processes.iddpm,
 }
+
+TOKEN_PROCESSES = {
+    "absorbing": lambda vocab: processes.absorbing(vocab, alphas.cosine()),
+    "uniform": processes.uniform,
+    "hybrid": lambda vocab: processes.hybrid(vocab, 0.3),
+    "gidd": processes.gidd,
+    "ctmc": lambda vocab: processes.ctmc(processes.rates.gaussian(vocab, 1.0)),
+}
+"""Name -> the process on tokens of a vocabulary."""
 
 ROWS = {
     "noise": parameterizations.noise,

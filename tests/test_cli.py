@@ -128,7 +128,7 @@ def test_mistakes_in_a_config_file(code, sentence, tmp_path, capsys):
         ("network={'name':'UNet','width':8}", "x has spatial sizes (6, 6): a U-Net of 3 levels expects multiples of 4"),
         (
             "train.batch_size=500",
-            "pictures/train: the batch size is 500 and the set has 32 images; expected a batch no",
+            "pictures/train: the batch size is 500 and the set has 32 examples; expected a batch no",
         ),
         ("train.accumulate=3", "a batch of 16 examples (on one device) does not split into accumulate=3 equal parts"),
         ("data={'name':'images'}", "config.data: images needs 'path', which has no default; give it beside the name"),

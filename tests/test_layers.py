@@ -15,13 +15,16 @@ LAYERS = {
     "types": 0,
     "errors": 0,
     "numerics": 0,
+    "chemistry": 0,
     "geometry": 0,
     "schedules": 1,
     "gammas": 1,
+    "alphas": 1,
     "grids": 1,
     "processes": 1,
     "parameterizations": 2,
     "denoisers": 2,
+    "beliefs": 2,
     "preconditioning": 2,
     "guidance": 2,
     "oracles": 2,
@@ -38,7 +41,20 @@ LAYERS = {
     "metrics": 4,
 }
 SIDE_COLUMNS = ("networks", "data", "metrics")
-EXTRAS = ("flax", "optax", "orbax", "grain", "sklearn", "matplotlib", "scipy", "PIL", "rich", "tensorboardX", "absl")
+EXTRAS = (
+    "flax",
+    "optax",
+    "orbax",
+    "grain",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "PIL",
+    "rich",
+    "tensorboardX",
+    "absl",
+    "rdkit",
+)
 
 
 def rooms():

@@ -1,16 +1,19 @@
-"""Real data for the rest of the library: images as whole grey levels, batches that are a function of (seed, step),
-and the numbers that a noise schedule needs to know about them. Importing it loads NumPy alone; each reader loads its
-own, and `augment`, which moves images at random inside a compiled step, loads JAX."""
+"""Real data for the rest of the library: images as whole grey levels, `sequences` as whole tokens, batches that are a
+function of (seed, step), and the numbers that a noise schedule needs to know about them. Importing it loads NumPy
+alone; each reader loads its own, and `augment`, which moves images at random inside a compiled step, loads JAX."""
 
 from importlib import import_module
 from typing import Any
 
+from jaxdiff.data import sequences
 from jaxdiff.data.bundled import digits, mnist_5k
 from jaxdiff.data.cifar import cifar10
 from jaxdiff.data.folder import images
 from jaxdiff.data.idx import fashion_mnist, mnist
 from jaxdiff.data.pipeline import evaluation_batches, training_batches, training_stream
 from jaxdiff.data.pixels import Images, to_model, to_pixels
+from jaxdiff.data.sequences.tokeniser import Tokeniser
+from jaxdiff.data.sequences.tokens import Tokens
 from jaxdiff.data.statistics import (
     Advice,
     Spread,
@@ -28,6 +31,8 @@ __all__ = [
     "Images",
     "Spread",
     "Suggestions",
+    "Tokeniser",
+    "Tokens",
     "augment",
     "cifar10",
     "diameter",
@@ -39,6 +44,7 @@ __all__ = [
     "mnist",
     "mnist_5k",
     "prior_gap",
+    "sequences",
     "sigma_data",
     "spectrum",
     "suggest",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 
-from jaxdiff.data.philox import SPLIT, check_seed, permutation
+from jaxdiff.data.rows import check_classes, checked_labels, held_out_rows, read_only
 from jaxdiff.errors import InputError
 
 
@@ -49,19 +49,11 @@ class Images:
     class_names: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pixels", _read_only(_checked_pixels(self.name, self.pixels, self.levels)))
+        object.__setattr__(self, "pixels", read_only(_checked_pixels(self.name, self.pixels, self.levels)))
         if self.labels is not None:
-            object.__setattr__(self, "labels", _read_only(_checked_labels(self)))
-        elif self.num_classes:
-            raise InputError(
-                f"{self.name}: got {self.num_classes} classes but no labels; expected num_classes=0 for unlabelled "
-                "images; give labels, one whole number an image."
-            )
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise InputError(
-                f"{self.name}: got {len(self.class_names)} class names; expected {self.num_classes}, one for each "
-                "class, or none at all; make the two agree."
-            )
+            labels = checked_labels(self.name, self.labels, len(self.pixels), self.num_classes, "image")
+            object.__setattr__(self, "labels", read_only(labels))
+        check_classes(self.name, self.labels, self.num_classes, self.class_names, "image")
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -75,6 +67,10 @@ class Images:
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C), the shape of one example."""
         return self.pixels.shape[1:]
+
+    def examples(self, rows: np.ndarray) -> Float32[np.ndarray, "n h w c"]:
+        """What a model sees of these rows: the images in [-1, 1]."""
+        return to_model(self.pixels[rows], self.levels)
 
     def to_model(self) -> Float32[np.ndarray, "n h w c"]:
         """All images as float32 (N, H, W, C) in [-1, 1]."""
@@ -112,31 +108,8 @@ class Images:
 
         `held_out` is a fraction in (0, 1) (a float) or a number of images in [1, N) (an int); every class gives its
         share, rounded so that the total is exact. InputError if either set would be empty."""
-        check_seed(seed)
-        n = len(self)
-        whole = float(held_out).is_integer() and not isinstance(held_out, (bool, float, np.floating))
-        count = int(held_out) if whole else round(float(held_out) * n) if 0 < held_out < 1 else 0
-        if not 1 <= count < n:
-            raise InputError(
-                f"{self.name}: cannot hold out {held_out!r} of {n} images; expected a fraction in (0, 1) or a whole "
-                f"number from 1 to {n - 1} that leaves both sets an image; give one such as 0.1."
-            )
-        classes = np.zeros(n, np.int64) if self.labels is None else self.labels.astype(np.int64)
-        sizes = np.bincount(classes)
-        quota, rest = np.divmod(count * sizes, n)
-        quota[np.argsort(-rest, kind="stable")[: count - quota.sum()]] += 1  # largest remainders make the total exact
-        order = permutation(n, seed=seed, purpose=SPLIT)
-        by_class = order[np.argsort(classes[order], kind="stable")]  # random within each class
-        rank = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        out = np.zeros(n, bool)
-        out[by_class] = rank < np.repeat(quota, sizes)
+        out = held_out_rows(self.name, self.labels, len(self), held_out, seed, "image")
         return self.take(~out, f"{self.name}/train"), self.take(out, f"{self.name}/held-out")
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _checked_pixels(name: str, pixels: np.ndarray, levels: int) -> np.ndarray:
@@ -165,24 +138,3 @@ def _checked_pixels(name: str, pixels: np.ndarray, levels: int) -> np.ndarray:
             f"{name}: a pixel is {top}; expected grey levels 0..{levels - 1}; give levels={top + 1} or more."
         )
     return pixels
-
-
-def _checked_labels(images: Images) -> np.ndarray:
-    name, labels, classes, n = images.name, np.asarray(images.labels), images.num_classes, len(images.pixels)
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(
-            f"{name}: labels have dtype {labels.dtype}; expected whole numbers 0..{classes - 1}; convert them with "
-            "labels.astype(np.int32)."
-        )
-    if labels.shape != (n,):
-        raise InputError(
-            f"{name}: labels have shape {labels.shape}; expected ({n},), one for each image; for one-hot rows give "
-            "labels.argmax(1)."
-        )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise InputError(
-            f"{name}: labels run from {low} to {high}; expected 0..{classes - 1} for num_classes={classes}; renumber "
-            "them from 0 or give the true number of classes."
-        )
-    return labels.astype(np.int32)

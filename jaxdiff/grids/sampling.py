@@ -12,13 +12,14 @@ from jaxdiff import schedules
 from jaxdiff.errors import InputError
 from jaxdiff.grids.levels import geometric, ordered, reach, shown
 from jaxdiff.numerics import as_array, known, require
+from jaxdiff.processes.categorical import Categorical
 from jaxdiff.processes.gaussian import Gaussian
 
 Grid = Float[Array, " n_1"]
 
 
-def uniform(process: Gaussian, n: int) -> Grid:
-    """t_i = 1 - i / n."""
+def uniform(process: Gaussian | Categorical, n: int) -> Grid:
+    """t_i = 1 - i / n, of any process: tokens have no sigma / alpha for the other grids to be made of."""
     _positive(n)
     return jnp.linspace(1.0, 0.0, n + 1)
 

@@ -7,6 +7,7 @@ from jaxdiff.likelihood.bound import Bound, bound
 from jaxdiff.likelihood.elbo import elbo
 from jaxdiff.likelihood.flow import FlowLikelihood, FlowSample, flow_log_prob, flow_norm, flow_sample
 from jaxdiff.likelihood.plug_in import Gap, plug_in, plug_in_bound, plug_in_elbo, score_gap
+from jaxdiff.likelihood.tokens import TokenBits, bits_per_token, nelbo
 from jaxdiff.likelihood.truncation import entropy, truncate
 from jaxdiff.likelihood.vdm import vdm, vdm_loss, vdm_objective
 
@@ -16,9 +17,11 @@ __all__ = [
     "FlowLikelihood",
     "FlowSample",
     "Gap",
+    "TokenBits",
     "augmented",
     "bits",
     "bits_per_dim",
+    "bits_per_token",
     "bound",
     "decoders",
     "dequantize",
@@ -27,6 +30,7 @@ __all__ = [
     "flow_log_prob",
     "flow_norm",
     "flow_sample",
+    "nelbo",
     "plug_in",
     "plug_in_bound",
     "plug_in_elbo",

@@ -61,11 +61,11 @@ def bits_per_dim(
 
     log_prob returns a number, or a dict of terms that add up to it (`Bound.terms`). `dequantize` (such as
     `dequantize.uniform(256)`) turns levels into a continuum; without one, log_prob is that of x itself: a discrete
-    model's log P(x), or a bound on it. `draws` are averaged an example, each with its own dequantisation and key (its
-    own probes). `cond` is a tree of arrays that lead with n; log_prob gets its row, or None. `chunk` examples run at a
-    time in one compiled program; a value depends on the key, its example's place and its draw alone. With `resume`, an
-    .npz file, what is done is saved after each chunk, and the same call goes on from there. `progress(done, n)` is
-    called after each chunk.
+    model's log P(x), or a bound on it, and x may be tokens (signed whole numbers). `draws` are averaged an example,
+    each with its own dequantisation and key (its own probes). `cond` is a tree of arrays that lead with n; log_prob
+    gets its row, or None. `chunk` examples run at a time in one compiled program; a value depends on the key, its
+    example's place and its draw alone. With `resume`, an .npz file, what is done is saved after each chunk, and the
+    same call goes on from there. `progress(done, n)` is called after each chunk.
 
     Raises InputError for data that are not finite or none of the dequantiser's levels, a cond that does not lead with
     n, counts below 1, and a resume file of another computation."""
@@ -76,7 +76,8 @@ def bits_per_dim(
             f"bits_per_dim got data of shape {x.shape}, draws={draws}, chunk={chunk} and confidence={confidence}, "
             "expected (n, ...) with at least one example, counts of at least 1 and a confidence in (0, 1)"
         )
-    if not np.issubdtype(x.dtype, np.floating) or not np.isfinite(x).all():
+    tokens = dequantize is None and np.issubdtype(x.dtype, np.signedinteger)
+    if not tokens and (not np.issubdtype(x.dtype, np.floating) or not np.isfinite(x).all()):
         raise InputError(f"bits_per_dim got {_described(x)}, expected finite floats in the model's scale")
     for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
         if np.shape(leaf)[:1] != (n,):

@@ -13,18 +13,21 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxdiff import alphas
+from jaxdiff.grids.training import schedule_of
 from jaxdiff.numerics import as_array, cast
+from jaxdiff.processes.categorical import Categorical, Mixing
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.processes.linear import Linear
 from jaxdiff.types import Scalar, Time
 
-__all__ = ["Weight", "edm", "likelihood", "min_snr", "sigmoid", "snr", "unit"]
+__all__ = ["Weight", "edm", "likelihood", "min_snr", "sigmoid", "snr", "unit", "unmasking"]
 
 Weight = Callable[..., Any]
 """(process, t) -> the weight of one squared error."""
 
 
-def unit(process: Gaussian | Linear, t: Time) -> Scalar:
+def unit(process: Gaussian | Linear | Categorical, t: Time) -> Scalar:
     """1: on the noise row DDPM's simple loss (Ho et al. 2020), on the edm row EDM's, on velocity flow matching."""
     return jnp.ones_like(as_array(t))
 
@@ -73,3 +76,11 @@ def _sigmoid(bias, process, t):
 def likelihood(process: Gaussian, t: Time) -> Scalar:
     """g^2, for the score row: half its mean over t bounds the log-likelihood (Song et al. 2021; Huang et al. 2021)."""
     return process.sde(t)[1]
+
+
+def unmasking(process: Mixing, t: Time) -> Scalar:
+    """-alpha' / (1 - alpha), at which a masked token of the absorbing process shows itself on the way back: for the
+    cross-entropy, MDLM's weight (Sahoo et al. 2024), on any schedule."""
+    t = as_array(t)
+    alpha = cast(schedule_of(process), t.dtype)
+    return alphas.fall(alpha, t) / jnp.maximum(alpha.rest(t), jnp.finfo(t.dtype).tiny)

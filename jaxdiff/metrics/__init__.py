@@ -2,9 +2,14 @@
 
 Every metric takes a table of features (N, F) (`features`), samples first and reference second, in float64 NumPy.
 `evaluate` puts each beside its floor: read that before any figure. Distances here are named by what they are and the
-features they used; none is comparable with a published figure computed on another network's features."""
+features they used; none is comparable with a published figure computed on another network's features.
 
+Sequences have rooms of their own: `molecules` (SMILES), `kmers` (DNA), `text`, and `classification` (was the class that
+was asked for drawn, and can samples be told from real data)."""
+
+from jaxdiff.metrics import classification, kmers, molecules, text
 from jaxdiff.metrics.coverage import density_coverage, expected_coverage, precision_recall
+from jaxdiff.metrics.estimate import Estimate
 from jaxdiff.metrics.features import extract, name_of, named, pca, pixels
 from jaxdiff.metrics.frechet import (
     Moments,
@@ -24,6 +29,7 @@ from jaxdiff.metrics.report import as_text, caveats, evaluate, flat
 from jaxdiff.metrics.sliced import sliced_wasserstein
 
 __all__ = [
+    "Estimate",
     "KernelDistance",
     "Memorisation",
     "Moments",
@@ -31,6 +37,7 @@ __all__ = [
     "as_text",
     "caveats",
     "class_agreement",
+    "classification",
     "closer_fraction",
     "cubic",
     "density_coverage",
@@ -41,11 +48,13 @@ __all__ = [
     "frechet_distance",
     "gaussian_floor",
     "kernel_distance",
+    "kmers",
     "knn_classifier",
     "load_moments",
     "median_distance",
     "memorisation",
     "merge",
+    "molecules",
     "moments",
     "name_of",
     "named",
@@ -59,5 +68,6 @@ __all__ = [
     "sliced_wasserstein",
     "statistics",
     "stream",
+    "text",
     "worth",
 ]

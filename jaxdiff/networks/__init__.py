@@ -4,6 +4,7 @@ makes one a pure function and a pytree of parameters."""
 from jaxdiff.networks.adm import DhariwalUNet, adm
 from jaxdiff.networks.attention import SelfAttention
 from jaxdiff.networks.blocks import Film, ResBlock
+from jaxdiff.networks.classifiers import HiddenClassifier, TokenClassifier
 from jaxdiff.networks.edm2 import EDM2, edm2
 from jaxdiff.networks.edm2 import PRESETS as EDM2_PRESETS
 from jaxdiff.networks.embeddings import Conditioning, fourier
@@ -12,6 +13,9 @@ from jaxdiff.networks.functional import count, functional
 from jaxdiff.networks.magnitude import LogVariance, project
 from jaxdiff.networks.mlp import MLP
 from jaxdiff.networks.song_unet import SongUNet, ddpmpp, ncsnpp
+from jaxdiff.networks.state_space import StateSpace
+from jaxdiff.networks.token_dit import TokenDiT
+from jaxdiff.networks.truncated_logistic import TruncatedLogistic
 from jaxdiff.networks.unet import UNet
 
 __all__ = [
@@ -21,10 +25,15 @@ __all__ = [
     "Conditioning",
     "DhariwalUNet",
     "Film",
+    "HiddenClassifier",
     "LogVariance",
     "ResBlock",
     "SelfAttention",
     "SongUNet",
+    "StateSpace",
+    "TokenClassifier",
+    "TokenDiT",
+    "TruncatedLogistic",
     "UNet",
     "adm",
     "count",

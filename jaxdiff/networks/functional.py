@@ -33,11 +33,13 @@ class _Structure:
     rest: tuple[Path, ...]
     streams: tuple[int, ...]  # which of `rest` are the keys of random streams
     takes_key: bool
+    method: str
 
 
-def functional(net: nnx.Module) -> tuple[Partial, PyTree]:
+def functional(net: nnx.Module, method: str = "__call__") -> tuple[Partial, PyTree]:
     """Split `net` into a pure `apply(params, x, c_noise, cond, *, key=None)` and its `params`.
 
+    `method` is another of its methods, which is then what `apply` calls, with that method's arguments.
     `apply` is a pytree (its leaves are the frozen rest of the module): it may be an argument of a jitted function,
     and a second `functional` of an equal module hits that function's cache."""
     graph, params, rest = nnx.split(net, nnx.Param, ...)
@@ -47,7 +49,8 @@ def functional(net: nnx.Module) -> tuple[Partial, PyTree]:
         params=tuple(path for path, _ in params),
         rest=tuple(path for path, _ in rest),
         streams=tuple(i for i, (_, leaf) in enumerate(rest) if isinstance(leaf, nnx.RngKey)),
-        takes_key="key" in inspect.signature(type(net).__call__).parameters,
+        takes_key="key" in inspect.signature(getattr(type(net), method)).parameters,
+        method=method,
     )
     apply = Partial(_apply, structure, tuple(leaf.get_value() for _, leaf in rest))
     return apply, _nest({path: leaf.get_value() for path, leaf in params})
@@ -59,7 +62,14 @@ def count(params: PyTree) -> int:
 
 
 def _apply(
-    structure: _Structure, rest: tuple, params: PyTree, x: Any, c_noise: Any, cond: Any = None, *, key=None
+    structure: _Structure,
+    rest: tuple,
+    params: PyTree,
+    x: Any,
+    c_noise: Any = None,
+    cond: Any = None,
+    *more: Any,
+    key=None,
 ) -> Any:
     if key is not None:
         streams = {i: jax.random.fold_in(key, i) for i in structure.streams}
@@ -69,7 +79,8 @@ def _apply(
         structure.graph, nnx.from_flat_state(flat)
     )  # new variables at each call: what it mutates is dropped
     net.set_attributes(deterministic=key is None, use_running_average=True, raise_if_not_found=False)
-    return net(x, c_noise, cond, **({"key": key} if structure.takes_key else {}))
+    call = getattr(net, structure.method)
+    return call(x, c_noise, cond, *more, **({"key": key} if structure.takes_key else {}))
 
 
 def _nest(flat: dict[Path, Any]) -> dict[str, Any]:

@@ -2,6 +2,6 @@
 
 from jaxdiff.numerics.callables import partial
 from jaxdiff.numerics.checks import concrete, known, require
-from jaxdiff.numerics.trees import aligned, as_array, cast, keys_of
+from jaxdiff.numerics.trees import aligned, as_array, cast, float_dtype, keys_of
 
-__all__ = ["aligned", "as_array", "cast", "concrete", "keys_of", "known", "partial", "require"]
+__all__ = ["aligned", "as_array", "cast", "concrete", "float_dtype", "keys_of", "known", "partial", "require"]

@@ -27,11 +27,16 @@ def aligned(x: Any, t: Any) -> tuple[Array, Array]:
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
     """`tree` with its floating leaves in `dtype`; other leaves untouched."""
+    # A lambda: every coefficient of every process comes by here, and a named function is checked anew in tests.
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
 
-    def leaf(x):
-        return x.astype(dtype) if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) else x
 
-    return jax.tree.map(leaf, tree)
+def float_dtype(tree: PyTree, otherwise: Any) -> Any:
+    """The dtype of the floating leaves of `tree`, and `otherwise` where it has none (tokens alone)."""
+    floats = [leaf.dtype for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.result_type(*floats) if floats else otherwise
 
 
 def keys_of(key: PRNGKey, tree: PyTree, is_leaf: Any = None) -> PyTree:

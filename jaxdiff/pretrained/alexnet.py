@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.tree_util import Partial
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks.alexnet import FEATURES, LEAST, AlexNet
+from jaxdiff.networks.streams import counted
 from jaxdiff.pretrained.feature_network import colours, feature_network
 from jaxdiff.pretrained.pickles import Made, Name, read
 from jaxdiff.pretrained.weights import filled, fingerprint, read_arrays
@@ -43,7 +43,7 @@ def features(path: str | Path | None = None, *, size: int = 64, batch: int = BAT
 def from_arrays(arrays: Mapping[str, np.ndarray], *, what: str = "the arrays") -> AlexNet:
     """The network with weights by name, "Conv_0/kernel" (H, W, in, out) and "Conv_0/bias" to "Conv_4"; InputError as in
     `features`."""
-    return filled(lambda: AlexNet(rngs=nnx.Rngs(0)), arrays, _named, what=what)
+    return filled(lambda: AlexNet(rngs=counted(0)), arrays, _named, what=what)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:

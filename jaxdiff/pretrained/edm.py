@@ -23,6 +23,7 @@ from jaxdiff import preconditioning, processes
 from jaxdiff.denoisers import Network
 from jaxdiff.errors import InputError
 from jaxdiff.networks import functional
+from jaxdiff.networks.streams import counted
 from jaxdiff.pretrained import edm_names, edm_pickle
 from jaxdiff.types import Denoiser
 
@@ -156,7 +157,7 @@ def from_arrays(class_name: str, init_kwargs: Mapping[str, Any], arrays: Mapping
         _check_levels(arrays.pop("u", None), process)
 
     def build():
-        return edm_names.network_from_kwargs(init_kwargs, out_channels=outputs, rngs=nnx.Rngs(0))
+        return edm_names.network_from_kwargs(init_kwargs, out_channels=outputs, rngs=counted(0))
 
     apply, params = functional(edm_names.load(nnx.eval_shape(build), arrays))
     if outputs is not None:

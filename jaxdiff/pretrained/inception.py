@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from jaxdiff.networks.inception import FEATURES, Inception
+from jaxdiff.networks.streams import counted
 from jaxdiff.pretrained.feature_network import feature_network, grey_levels
 from jaxdiff.pretrained.weights import filled, fingerprint, read_arrays
 
@@ -40,7 +40,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], *, what: str = "the arrays") -
 
     Its classifier of 1008 classes ("fc.weight") and counters of batches may be there and are left. Raises InputError as
     `features` does; so for torchvision's own Inception, another network, with 1000 classes and "AuxLogits"."""
-    return filled(lambda: Inception(rngs=nnx.Rngs(0)), arrays, _named, left=_left(arrays), what=what)
+    return filled(lambda: Inception(rngs=counted(0)), arrays, _named, left=_left(arrays), what=what)
 
 
 def _left(arrays):

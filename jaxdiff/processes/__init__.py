@@ -1,5 +1,8 @@
 """What noise does to data: one frozen pytree a process, data at t = 0 and noise at t = 1."""
 
+from jaxdiff.processes import rates
+from jaxdiff.processes.categorical import Categorical, Mixing, absorbing, gidd, hybrid, uniform
+from jaxdiff.processes.ctmc import Chain, ctmc
 from jaxdiff.processes.diffusing import Augmented, Diffusing
 from jaxdiff.processes.gaussian import (
     Gaussian,
@@ -22,22 +25,31 @@ from jaxdiff.processes.product import Process, Product
 
 __all__ = [
     "Augmented",
+    "Categorical",
+    "Chain",
     "Diffusing",
     "Gaussian",
     "Linear",
+    "Mixing",
     "Process",
     "Product",
+    "absorbing",
     "brownian",
     "cld",
     "cosine",
+    "ctmc",
     "edm",
     "flow",
+    "gidd",
     "given",
+    "hybrid",
     "iddpm",
     "linear",
     "logsnr",
     "preserving",
+    "rates",
     "subvp",
+    "uniform",
     "unscaled",
     "ve",
     "vp",

@@ -6,7 +6,7 @@ names it, and the command line runs it."""
 from importlib import import_module
 from typing import Any
 
-__all__ = ["images", "pretrained"]
+__all__ = ["images", "pretrained", "sequences"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """From noise to data: a stepper is one step, `sample` walks it down a grid, a `Sampler` is the whole as a value."""
 
-from jaxdiff.samplers import clocks
+from jaxdiff.samplers import autoregressive, categorical, clocks
 from jaxdiff.samplers.ancestral_form import ancestral_form
 from jaxdiff.samplers.brownian import one_path
 from jaxdiff.samplers.draw import draw, draw_chunks
@@ -25,8 +25,10 @@ __all__ = [
     "Twins",
     "ancestral",
     "ancestral_form",
+    "autoregressive",
     "bh1",
     "bh2",
+    "categorical",
     "churn",
     "clocks",
     "ddim",

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import partial
-from jaxdiff.processes.gaussian import as_struct
+from jaxdiff.processes.categorical import Categorical, check_tokens
 from jaxdiff.samplers.recipes import Sampler
 from jaxdiff.types import Noise, PRNGKey
 
@@ -37,11 +37,12 @@ def draw(
 
     `make_denoise(cond)` gives one example's denoiser from that example's row of `cond`, whose leaves lead with n
     (`from_network(...).bind(params)` is such a function). `shape_like` is one example: a shape, an array, a
-    `jax.ShapeDtypeStruct`, or a tree of the last two. With `x0`, n examples, each starts from its own data noised to
-    the sampler's first time (`sampler.begin(level)` chooses it). `chunk` examples run at a time (by default as many as
-    make 4 million numbers, at most 128); samples are the same bits for every n, and for every `start` that is a
-    multiple of `chunk`. `progress(done, n)` is called after each chunk. Raises InputError for a bad n, start or chunk,
-    or a cond or x0 that does not lead with n."""
+    `jax.ShapeDtypeStruct`, or a tree of the last two; tokens are int32 whatever it says. With `x0`, n examples, each
+    starts from its own data noised to the sampler's first time (`sampler.begin(level)` chooses it). `chunk` examples
+    run at a time (by default as many as make 4 million numbers, for tokens those of a belief, at most 128); samples are
+    the same bits for every n, and for every `start` that is a multiple of `chunk`. `progress(done, n)` is called after
+    each chunk. Raises InputError for a bad n, start or chunk, a cond or x0 that does not lead with n, or an x0 with
+    what is no token."""
     options = {"cond": cond, "x0": x0, "start": start, "chunk": chunk, "noise": noise, "progress": progress}
     chunks = list(draw_chunks(key, n, make_denoise, sampler, shape_like, **options))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
@@ -71,12 +72,15 @@ def draw_chunks(
             if np.shape(leaf)[:1] != (n,):
                 name = f"{word}{jax.tree_util.keystr(path)}"
                 raise InputError(f"{name} has shape {np.shape(leaf)}, expected ({n}, ...): a row for every sample")
-    like = as_struct(shape_like)
+    like = sampler.like(shape_like)
     if x0 is not None and (found := jax.tree.map(lambda leaf: np.shape(leaf)[1:], x0)) != (
         wanted := jax.tree.map(lambda leaf: leaf.shape, like)
     ):
         raise InputError(f"x0 has examples of shape {found}, expected {wanted}, the shape that is drawn")
-    size = sum(leaf.size for leaf in jax.tree.leaves(like))
+    if x0 is not None and isinstance(sampler.process, Categorical):
+        x0 = np.asarray(check_tokens(sampler.process, x0))
+    # A belief has as many numbers as the state, or for tokens as many a token as there are states.
+    size = sum(leaf.size for leaf in jax.tree.leaves(like)) * getattr(sampler.process, "states", 1)
     chunk = chunk or int(np.clip(2**22 // size, 1, 128))
     fixed = partial(make_denoise), sampler.checked(), _Like(like), partial(noise)
     return _chunks(key, n, fixed, (cond, x0), start, chunk, progress)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxdiff.errors import InputError
-from jaxdiff.numerics import as_array, concrete, known, partial, require
+from jaxdiff.numerics import as_array, concrete, float_dtype, known, partial, require
 from jaxdiff.samplers.stepper import Stepper
 from jaxdiff.types import Denoiser, Noise, PRNGKey, State
 
@@ -64,7 +64,7 @@ def check(stepper: Stepper, ts: Any, first: Stepper | None = None, last: Stepper
 @eqx.filter_jit
 def run(key, stepper, denoise, x, ts, first, last, denoise_last, trajectory, noise):
     """`sample` without its checks."""
-    ts = ts.astype(jnp.result_type(*jax.tree.leaves(x)))
+    ts = ts.astype(float_dtype(x, ts.dtype))
     n = len(ts) - 1
     path = [jax.tree.map(lambda leaf: leaf[None], x)]
 

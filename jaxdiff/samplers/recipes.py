@@ -4,12 +4,14 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxdiff import grids
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import concrete, known
-from jaxdiff.processes.gaussian import Gaussian
+from jaxdiff.processes.categorical import Categorical
+from jaxdiff.processes.gaussian import Gaussian, as_struct
 from jaxdiff.processes.linear import Linear
 from jaxdiff.processes.product import Process
 from jaxdiff.samplers.loop import check, run, sample
@@ -37,6 +39,11 @@ class Sampler(eqx.Module):
             key, self.stepper, denoise, x, self.ts,
             first=self.first, last=self.last, denoise_last=self.denoise_last, noise=noise,
         )  # fmt: skip
+
+    def like(self, shape_like: Any) -> Any:
+        """One example's shape and dtype, of `shape_like`; tokens are int32 whatever it says."""
+        struct = as_struct(shape_like)
+        return jax.ShapeDtypeStruct(struct.shape, jnp.int32) if isinstance(self.process, Categorical) else struct
 
     def start(self, key: PRNGKey, shape_like: Any) -> State:
         """Noise at ts[0] for data of the shape of `shape_like`."""

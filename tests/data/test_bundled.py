@@ -69,7 +69,7 @@ def test_a_damaged_table_is_named(tmp_path, damage):
 
 
 def test_importing_the_room_loads_no_reader():
-    heavy = {"grain", "sklearn", "PIL", "scipy", "mlxtend", "pandas"}
+    heavy = {"grain", "sklearn", "PIL", "scipy", "mlxtend", "pandas", "rdkit"}
     assert all(importlib.util.find_spec(name) for name in heavy - {"pandas"})
     code = f"import sys, jaxdiff.data; print(sorted({heavy!r} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

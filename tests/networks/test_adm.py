@@ -6,13 +6,14 @@ from flax import nnx
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks import adm, count, functional
+from jaxdiff.networks.streams import counted
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "head": 8}
 
 
 def make(**options):
     """(jitted apply, params) with every number drawn: a new network is zero."""
-    net = nnx.eval_shape(lambda: adm(2, 8, **(TINY | options), rngs=nnx.Rngs(0)))
+    net = nnx.eval_shape(lambda: adm(2, 8, **(TINY | options), rngs=counted(0)))
     draw = np.random.default_rng(0).standard_normal
     apply, params = jax.tree.map(lambda leaf: jnp.asarray(0.2 * draw(leaf.shape), leaf.dtype), functional(net))
     return jax.jit(apply), params
@@ -31,12 +32,12 @@ def make(**options):
     ],
 )
 def test_parameter_counts_are_those_of_the_published_program(size, options, number):
-    net = nnx.eval_shape(lambda: adm(3, size, **options, rngs=nnx.Rngs(0)))
+    net = nnx.eval_shape(lambda: adm(3, size, **options, rngs=counted(0)))
     assert count(functional(net)[1]) == number
 
 
 def test_the_published_network_attends_in_heads_of_64_channels():
-    net = nnx.eval_shape(lambda: adm(3, 64, rngs=nnx.Rngs(0)))
+    net = nnx.eval_shape(lambda: adm(3, 64, rngs=counted(0)))
     assert net.enc["64x64_block0"].heads == 0
     assert [net.enc[f"{at}x{at}_block0"].heads for at in (32, 16, 8)] == [6, 9, 12]
     assert {net.dec[f"16x16_block{i}"].heads for i in range(4)} == {9}

@@ -10,6 +10,7 @@ from flax import nnx
 from named_weights import alexnet_arrays, inception_arrays
 
 from jaxdiff.networks.inception import Inception, resize
+from jaxdiff.networks.streams import counted
 from jaxdiff.pretrained import alexnet, inception
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -37,7 +38,7 @@ def test_inceptions_features_are_torch_fidelitys(golden):
 
 def test_inceptions_size_and_names():
     """torch-fidelity's network has 23,850,960 parameters, 2,065,392 of them in its classifier."""
-    state = nnx.split(nnx.eval_shape(lambda: Inception(rngs=nnx.Rngs(0))), nnx.Param, nnx.BatchStat)[1]
+    state = nnx.split(nnx.eval_shape(lambda: Inception(rngs=counted(0))), nnx.Param, nnx.BatchStat)[1]
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(state)) == 23_850_960 - 2_065_392
     assert {"Conv2d_1a_3x3.conv.weight", "Mixed_6e.branch7x7dbl_5.bn.running_var"} <= inception_arrays().keys()
 

@@ -8,6 +8,7 @@ from jaxdiff.errors import InputError
 from jaxdiff.networks import count, ddpmpp, functional, ncsnpp
 from jaxdiff.networks.edm_layers import Positional, RandomFourier
 from jaxdiff.networks.resampling import Down, Up, taps_of
+from jaxdiff.networks.streams import counted
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
 SHALLOW = {"multipliers": (1,), "attention": ()}
@@ -15,7 +16,7 @@ SHALLOW = {"multipliers": (1,), "attention": ()}
 
 def make(factory=ddpmpp, channels=2, **options):
     """(jitted apply, params) with every number drawn: a new network hardly uses its blocks."""
-    net = nnx.eval_shape(lambda: factory(channels, 8, **(TINY | options), rngs=nnx.Rngs(0)))
+    net = nnx.eval_shape(lambda: factory(channels, 8, **(TINY | options), rngs=counted(0)))
     draw = np.random.default_rng(0).standard_normal
     apply, params = jax.tree.map(lambda leaf: jnp.asarray(0.2 * draw(leaf.shape), leaf.dtype), functional(net))
     return jax.jit(apply), params
@@ -47,7 +48,7 @@ WIDE = {"multipliers": (1, 2, 2, 2), "augment": 9}
     ],
 )
 def test_parameter_counts_are_those_of_the_published_program(factory, size, options, number):
-    net = nnx.eval_shape(lambda: factory(3, size, **options, rngs=nnx.Rngs(0)))
+    net = nnx.eval_shape(lambda: factory(3, size, **options, rngs=counted(0)))
     assert count(functional(net)[1]) == number
 
 
@@ -209,7 +210,7 @@ def test_two_calls_compile_once(key):
 
 
 def test_the_null_class_is_the_number_of_classes():
-    build = lambda n: nnx.eval_shape(lambda: ddpmpp(2, 8, **(TINY | SHALLOW), num_classes=n, rngs=nnx.Rngs(0)))  # noqa: E731
+    build = lambda n: nnx.eval_shape(lambda: ddpmpp(2, 8, **(TINY | SHALLOW), num_classes=n, rngs=counted(0)))  # noqa: E731
     assert (build(3).null_class, build(None).null_class) == (3, None)
 
 

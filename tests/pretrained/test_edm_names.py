@@ -11,6 +11,7 @@ from flax import nnx
 from jaxdiff.errors import InputError
 from jaxdiff.networks import functional
 from jaxdiff.networks.song_unet import RESIDUAL, SKIP
+from jaxdiff.networks.streams import counted
 from jaxdiff.pretrained import edm_names
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -30,7 +31,7 @@ def weights(name):
 
 
 def network(name, **options):
-    return nnx.eval_shape(lambda: edm_names.network_from_kwargs(STORED[name] | options, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: edm_names.network_from_kwargs(STORED[name] | options, rngs=counted(0)))
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -73,7 +74,7 @@ def test_options_become_the_structure():
     assert net.taps == (0.125, 0.375, 0.375, 0.125)
     assert net.null_class is None
     assert network("edm_adm", use_fp16=True).dtype == jnp.float16
-    net = nnx.eval_shape(lambda: edm_names.network_from_kwargs(STORED["edm_adm"], out_channels=6, rngs=nnx.Rngs(0)))
+    net = nnx.eval_shape(lambda: edm_names.network_from_kwargs(STORED["edm_adm"], out_channels=6, rngs=counted(0)))
     assert net.out_conv.kernel.shape[-1] == 6
     assert net.null_class == 4
 

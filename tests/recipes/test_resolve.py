@@ -11,8 +11,8 @@ import tiny
 from jaxdiff.data import Images
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.images import build, names, samples
-from jaxdiff.recipes.images.run import QUICK
 from jaxdiff.recipes.resolve import named, resolve
+from jaxdiff.recipes.runs import QUICK
 
 
 class Things:

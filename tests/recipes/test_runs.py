@@ -16,7 +16,7 @@ from orbax.checkpoint import CheckpointManager
 
 from jaxdiff import cli, training
 from jaxdiff.recipes.images import build
-from jaxdiff.recipes.images.run import Stream
+from jaxdiff.recipes.runs import Stream
 from jaxdiff.recipes.workdir import recall
 
 # TensorStore's threads answer to an event loop that Orbax has closed, once one array cannot be read.

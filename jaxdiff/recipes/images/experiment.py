@@ -8,11 +8,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.tree_util import Partial
 
 from jaxdiff import data, denoisers, guidance, likelihood, networks, processes, samplers, training
 from jaxdiff.errors import InputError
+from jaxdiff.networks.streams import counted
+from jaxdiff.recipes import runs
 from jaxdiff.recipes.images import names
 from jaxdiff.recipes.images.config import Config, complete
 from jaxdiff.recipes.images.objective import Seen, objective
@@ -92,15 +93,7 @@ def build(config: Config) -> Experiment:
     loss_row = resolve("loss_row", names.LOSS_ROWS, config["loss_row"], row=row)
     weight = resolve("weight", names.WEIGHTS, config["weight"])
     law = resolve("times", names.TIMES, config["times"])
-    schedule = _schedule(settings)
-    chosen = resolve("train.optimizer", names.OPTIMIZERS, settings["optimizer"], learning_rate=schedule)
-    optimizer = training.clipped(chosen, settings["clip"])
-    widths: Any = settings["ema_widths"]
-    average = training.ema.half_life(settings["ema_half_life"], ramp=settings["ema_ramp"])
-    average = training.ema.widths(*widths) if widths else average
-    if settings["snapshot_every"] and not widths:
-        raise InputError("config.train.snapshot_every keeps the averages of config.train.ema_widths: give their widths")
-
+    optimizer, average = runs.optimizer(settings, names.OPTIMIZERS)
     train, held_out = resolve("data", names.DATA, config["data"]).split(config["held_out"], seed)
     spread = likelihood.dequantize.uniform(train.levels) if config["dequantize"] else None
     classes = train.num_classes or None
@@ -115,10 +108,10 @@ def build(config: Config) -> Experiment:
         )
 
     def make():
-        return networks.functional(resolve("network", names.NETWORKS, config["network"], **given, rngs=nnx.Rngs(seed)))
+        return networks.functional(resolve("network", names.NETWORKS, config["network"], **given, rngs=counted(seed)))
 
     def make_uncertainty():
-        return networks.functional(networks.LogVariance(rngs=nnx.Rngs(seed)))
+        return networks.functional(networks.LogVariance(rngs=counted(seed)))
 
     def initial():
         params = make()[1]
@@ -164,10 +157,3 @@ def _agree(config, criterion, learns):
             "config.loss vdm is a bound on whole grey levels as it stands: leave config.uncertainty and "
             "config.dequantize False"
         )
-
-
-def _schedule(settings):
-    warmup, batch = settings["warmup"], settings["batch_size"]
-    if settings["flat"]:
-        return training.inverse_sqrt(settings["learning_rate"], batch, flat=settings["flat"], examples=warmup)
-    return training.ramp(settings["learning_rate"], warmup, batch)

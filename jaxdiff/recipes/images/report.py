@@ -1,8 +1,5 @@
 """One self-contained page of a run: what it drew, how it got there, and what the figures are worth."""
 
-import base64
-import html
-import io
 import json
 import math
 from pathlib import Path
@@ -11,20 +8,9 @@ import numpy as np
 
 from jaxdiff.errors import InputError
 from jaxdiff.metrics.report import DIRECTION
+from jaxdiff.recipes import page
 from jaxdiff.recipes.images.pictures import grid, png, tile, unit
 from jaxdiff.recipes.workdir import recall, write
-
-STYLE = """
-:root { color-scheme: light dark }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem }
-h1 { font-size: 1.7rem; margin-bottom: .25rem } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem }
-p.lead, figcaption, .note { color: #667 } figure { margin: .5rem 0 } figcaption { font-size: .9rem }
-img { max-width: 100%; background: #fff; border-radius: 4px } img.pixels { image-rendering: pixelated }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem }
-th, td { text-align: right; padding: .25rem .8rem; border-bottom: 1px solid #8884 }
-th:first-child, td:first-child { text-align: left }
-pre { overflow: auto; background: #8881; padding: .8rem; font-size: .8rem }
-"""
 
 MEANING = {
     "frechet": "Frechet distance",
@@ -49,11 +35,10 @@ def report(workdir: str | Path) -> Path:
     """Write workdir/report.html from what `train` and `evaluate` left there; InputError when `evaluate` has not run."""
     workdir = Path(workdir)
     config = recall(workdir)
-    result, pictures, log = _read(workdir)
+    result, pictures = _read(workdir)
     counts = result["metrics"]["counts"]
     parts = [
-        f"<h1>{html.escape(_title(config, result))}</h1>",
-        f"<p class=lead>{html.escape(_lead(result))}</p>",
+        page.head(_title(config, result), _lead(result)),
         "<h2>Samples</h2>",
         _image(*_samples(unit(pictures["samples"], int(pictures["levels"])), int(pictures["classes"]))),
         "<h2>From noise to data</h2>",
@@ -64,8 +49,8 @@ def report(workdir: str | Path) -> Path:
         ),
         "<h2>How good, beside real data</h2>",
         _table(result["metrics"]),
-        "".join(f"<p class=note>{html.escape(caveat)}</p>" for caveat in result["caveats"]),
-        f"<p class=note>{html.escape(_note(result))}</p>",
+        *map(page.note, result["caveats"]),
+        page.note(_note(result)),
     ]
     if result["curve"]:
         caption = (
@@ -73,18 +58,12 @@ def report(workdir: str | Path) -> Path:
             f"{counts['reference']:.0f} training images, all from the same starting noise. The band is what as many "
             "real images get, two standard deviations either way."
         )
-        parts += ["<h2>Quality against denoiser calls</h2>", _plot(_curve(result), caption)]
+        parts += ["<h2>Quality against denoiser calls</h2>", page.plot(_curve(result), caption)]
     if found := _likelihood(workdir):
         parts += ["<h2>How likely it finds held-out images</h2>", _bits(found)]
-        parts += [f"<p class=note>{html.escape(note)}</p>" for note in _about_bits(found)]
-    if log:
-        parts += ["<h2>Training</h2>", _plot(_loss(log), "Mean loss between log lines, per pixel.")]
-    parts += ["<h2>Config</h2>", f"<pre>{html.escape(json.dumps(config, indent=2))}</pre>"]
-    page = (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{html.escape(_title(config, result))}</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
-    )
-    return write(workdir / "report.html", page)
+        parts += map(page.note, _about_bits(found))
+    parts += [page.training(workdir, "pixel"), page.config(config)]
+    return write(workdir / "report.html", page.page(_title(config, result), parts))
 
 
 def _read(workdir):
@@ -92,10 +71,7 @@ def _read(workdir):
         raise InputError(f"{workdir} has not been evaluated; run: jaxdiff evaluate --workdir={workdir}")
     result = json.loads((workdir / "metrics.json").read_text())
     with np.load(workdir / "evaluation.npz") as arrays:
-        pictures = dict(arrays)
-    path = workdir / "log.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return result, pictures, [(row["step"], row["loss"]) for row in rows if "loss" in row]
+        return result, dict(arrays)
 
 
 def _likelihood(workdir):
@@ -104,17 +80,19 @@ def _likelihood(workdir):
 
 
 def _bits(found):
-    head = "<tr><th>bits per dimension<th>mean<th>95 % interval<th>of it</tr>"
-
     def shown(value):
         return "–" if value is None else f"{value:.4f}"
 
-    body = "".join(
-        f"<tr><td>{BOUNDS[name]}<td>{shown(row['mean'])}<td>{' to '.join(map(shown, row['interval']))}"
-        f"<td>{', '.join(f'{term} {shown(value)}' for term, value in row['terms'].items())}</tr>"
+    rows = (
+        (
+            BOUNDS[name],
+            shown(row["mean"]),
+            " to ".join(map(shown, row["interval"])),
+            ", ".join(f"{term} {shown(value)}" for term, value in row["terms"].items()),
+        )
         for name, row in found["bits"].items()
     )
-    return f"<table>{head}{body}</table>"
+    return page.table(("bits per dimension", "mean", "95 % interval", "of it"), rows)
 
 
 def _about_bits(found):
@@ -157,30 +135,23 @@ def _note(result):
 
 
 def _table(rows):
-    head = "<tr><th>metric<th>samples<th>floor (real)<th>±<th>z<th>better</tr>"
-    body = "".join(
-        f"<tr><td>{MEANING[name]}<td>{row['value']:.4g}<td>{row['floor']:.4g}<td>{row['floor_std']:.2g}"
-        f"<td>{'–' if row['z'] is None else format(row['z'], '+.1f')}<td>{BETTER[DIRECTION[name]]}</tr>"
+    body = (
+        (
+            MEANING[name],
+            f"{row['value']:.4g}",
+            f"{row['floor']:.4g}",
+            f"{row['floor_std']:.2g}",
+            "–" if row["z"] is None else f"{row['z']:+.1f}",
+            BETTER[DIRECTION[name]],
+        )
         for name, row in rows.items()
         if name != "counts"
     )
-    return f"<table>{head}{body}</table>"
+    return page.table(("metric", "samples", "floor (real)", "±", "z", "better"), body)
 
 
 def _image(picture, caption):
-    return _figure(png(picture), caption, "pixels")
-
-
-def _plot(figure, caption):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight")
-    return _figure(buffer.getvalue(), caption, "plot")
-
-
-def _figure(content, caption, kind):
-    data, text = base64.b64encode(content).decode(), html.escape(caption)
-    image = f"<img class={kind} src='data:image/png;base64,{data}' alt='{text}'>"
-    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
+    return page.figure(png(picture), caption, "pixels")
 
 
 def _samples(images, classes):
@@ -200,17 +171,8 @@ def _strip(pictures):
     return tile(rows.reshape(-1, *rows.shape[2:]))
 
 
-def _axes(width=7.0, height=3.6):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _curve(result):
-    figure, axes = _axes()
+    figure, axes = page.axes()
     mean, std = (result["metrics"]["frechet"][field] for field in ("floor", "floor_std"))
     for (name, rows), marker in zip(result["curve"].items(), "osd^", strict=False):
         calls, distances = zip(*rows, strict=True)
@@ -221,11 +183,4 @@ def _curve(result):
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.legend(frameon=False)
-    return figure
-
-
-def _loss(log):
-    figure, axes = _axes(height=2.6)
-    axes.plot(*zip(*log, strict=True), lw=1)
-    axes.set(yscale="log", xlabel="step", ylabel="loss")
     return figure

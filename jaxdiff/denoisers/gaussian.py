@@ -18,8 +18,6 @@ from jaxdiff.parameterizations import InputScaled, Row, to_data
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.types import Denoiser, PRNGKey, Scalar, Time
 
-__all__ = ["Network", "from_network", "log_ratio", "noise", "recast", "score", "unit_scale", "velocity"]
-
 
 def log_ratio(process: Gaussian, t: Time) -> Scalar:
     """ln(sigma / alpha) / 4, EDM's c_noise.

@@ -1,0 +1,299 @@
+"""Noise on tokens that keeps each one with probability alpha(t), and else hides it or replaces it:
+
+q(z_t | x0) = alpha x0 + mask [MASK] + spread uniform, with alpha + mask + spread = 1.
+
+`absorbing` has mask = 1 - alpha (Austin et al. 2021; Sahoo et al. 2024), `uniform` spread = 1 - alpha (Schiff et al.
+2024), `hybrid` a fixed share of both, `gidd` a changing one (von Ruette et al. 2025). Between s < t a token is kept
+with alpha_t / alpha_s, and what else the marginals hold has come anew, so one class has the exact transitions,
+posteriors and rates of all of them.
+
+Tokens are whole numbers 0 .. vocab - 1, and the mask, where there is one, is `vocab` itself: `states` is one more. A
+belief is over the `vocab` data tokens, so nothing can believe in a mask. All of it is elementwise over the shape of z,
+with one axis of tokens behind, in log space; probabilities that are impossible by structure are -inf."""
+
+import math
+from typing import Any, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxdiff import alphas
+from jaxdiff.errors import InputError
+from jaxdiff.numerics import as_array, cast, concrete, known, require
+from jaxdiff.types import PRNGKey, Scalar, State, Time
+
+Tokens = Int[Array, "..."]
+LogProbs = Float[Array, "... _"]
+
+
+@runtime_checkable
+class Categorical(Protocol):
+    """A Markov process on tokens. `log_marginal(log_p, t)`: log q(z_t) when x0 ~ p. `log_ahead(z, t, s)`: log q(z_t =
+    z | z_s = y) for every state y. `log_inflow(z, t)`: the log-rate from every state y into z, -inf at y = z."""
+
+    @property
+    def vocab(self) -> int: ...
+    @property
+    def states(self) -> int: ...
+    def prior(self, key: PRNGKey, shape_like: Any) -> State: ...
+    def perturb(self, key: PRNGKey, x0: State, t: Time) -> State: ...
+    def log_limit(self) -> LogProbs: ...
+    def log_marginal(self, log_p: LogProbs, t: Time) -> LogProbs: ...
+    def log_ahead(self, z: Tokens, t: Time, s: Time | None) -> LogProbs: ...
+    def log_inflow(self, z: Tokens, t: Time) -> LogProbs: ...
+    def unmixed(self, log_q: LogProbs, t: Time) -> LogProbs: ...
+
+
+def log_likelihood(process: Categorical, z: Tokens, t: Time) -> LogProbs:
+    """log q(z_t = z | x0 = y) for every data token y, (..., vocab)."""
+    return process.log_ahead(z, t, None)[..., : process.vocab]
+
+
+def log_posterior(process: Categorical, log_p: LogProbs, z: Tokens, t: Time, s: Time) -> LogProbs:
+    """log p(z_s | z_t = z) when x0 ~ p before z is seen: q(z | z_s) q(z_s), normalised over the states.
+
+    With one-hot p it is q(z_s | z_t, x0) (Austin et al. 2021, eq. 3). With p the leave-one-out belief p(x0^l | z_t
+    without l) it is the exact p(z_s^l | z_t). Where z is impossible under p, z stays."""
+    ahead, marginal = process.log_ahead(z, t, s), process.log_marginal(log_p, s)
+    joint = ahead.astype(marginal.dtype) + marginal
+    return normalized(joint, one_hot_logs(z, process.states, joint.dtype))
+
+
+def one_hot_logs(z: Tokens, n: int, dtype: Any) -> LogProbs:
+    """0 at z and -inf elsewhere."""
+    return jnp.where(jnp.arange(n, dtype=z.dtype) == z[..., None], jnp.zeros((), dtype), jnp.full((), -jnp.inf, dtype))
+
+
+def normalized(logs: LogProbs, otherwise: LogProbs) -> LogProbs:
+    """log-softmax over the last axis, and `otherwise` where every entry is -inf."""
+    nothing = jnp.all(jnp.isneginf(logs), -1, keepdims=True)
+    return jnp.where(nothing, otherwise, jax.nn.log_softmax(jnp.where(nothing, jnp.zeros_like(logs), logs), -1))
+
+
+def check_tokens(process: Categorical, x0: Any, name: str = "x0") -> Tokens:
+    """`x0` as whole numbers in 0 .. vocab - 1. Raises InputError for other dtypes and tokens outside the vocabulary."""
+    if not jnp.issubdtype(jnp.result_type(x0), jnp.integer):
+        raise InputError(
+            f"{name} holds {jnp.result_type(x0)}, expected whole numbers from 0 to {process.vocab - 1}: tokens are ids"
+        )
+    x0 = jnp.asarray(x0, jnp.int32)
+    inside = known(lambda x: ((x >= 0) & (x < process.vocab)).all(), x0)
+    ids = np.asarray(x0) if concrete(x0) else np.zeros(0, int)
+    got = next(iter(ids[(ids < 0) | (ids >= process.vocab)]), "one")
+    message = (
+        f"{name} has a token outside the vocabulary of {process.vocab}: {got}, expected ids from 0 to "
+        f"{process.vocab - 1} (the mask is no data)"
+    )
+    return require(x0, inside, message)
+
+
+class Share(eqx.Module):
+    """alpha of a schedule; of the rest, a fixed `share` is spread over the data tokens and the other masked."""
+
+    alpha: alphas.Alpha
+    share: Array = eqx.field(converter=as_array)
+
+    def masses(self, t):
+        alpha, rest = self.alpha(t), self.alpha.rest(t)
+        return alpha, (1 - self.share) * rest, self.share * rest
+
+    def kept(self, t, s):
+        (a, b), (a_s, b_s) = ((self.alpha(u), self.alpha.rest(u)) for u in (t, s))
+        lost = jnp.where(a > 0.5, b - b_s, a_s - a) / a_s  # the difference of the smaller two
+        return a / a_s, (1 - self.share) * lost, self.share * lost
+
+    def rates(self, t):
+        rate = alphas.fall(self.alpha, t) / _above_0(self.alpha(t))
+        return (1 - self.share) * rate, self.share * rate
+
+
+class Bump(eqx.Module):
+    """GIDD: alpha = (1 - t) / C, mask = t / C, spread = c / C, with c = B (t (1 - t))^(power / 2), C = 1 + c and B such
+    that spread(1/2) = `peak`."""
+
+    peak: Array = eqx.field(converter=as_array)
+    power: Array = eqx.field(converter=as_array)
+
+    def _c(self, t):
+        return self.peak / (1 - self.peak) * (4 * t * (1 - t)) ** (self.power / 2)
+
+    def masses(self, t):
+        c = self._c(t)
+        return (1 - t) / (1 + c), t / (1 + c), c / (1 + c)
+
+    def kept(self, t, s):
+        (a, m, u), (a_s, m_s, u_s) = self.masses(t), self.masses(s)
+        keep = a / a_s
+        return keep, jnp.clip(m - keep * m_s, min=0), jnp.clip(u - keep * u_s, min=0)
+
+    def rates(self, t):
+        # b' + b (-alpha' / alpha) of the mask is 1 / ((1 - t) C), of the spread (c' + c / (1 - t)) / C.
+        c, slope = jax.jvp(self._c, (t,), (jnp.ones_like(t),))
+        left = _above_0(1 - t)
+        return 1 / (left * (1 + c)), (slope + c / left) / (1 + c)
+
+
+class Mixing(eqx.Module):
+    """q(z_t | x0) = alpha x0 + mask [MASK] + spread uniform over the data tokens."""
+
+    vocab: int = eqx.field(static=True)
+    masked: bool = eqx.field(static=True)
+    spread: bool = eqx.field(static=True)
+    noise: Share | Bump
+
+    def __check_init__(self):
+        if self.vocab < 2:
+            raise InputError(f"a process on tokens got vocab={self.vocab}, expected at least 2 data tokens")
+
+    @property
+    def states(self) -> int:
+        """The number of states: the data tokens, and the mask where there is one."""
+        return self.vocab + self.masked
+
+    @property
+    def mask(self) -> int | None:
+        """The id of the mask, or None."""
+        return self.vocab if self.masked else None
+
+    def _at(self, *times):
+        times = tuple(as_array(t) for t in times)
+        return cast(self.noise, times[0].dtype), *times
+
+    def alpha(self, t: Time) -> Scalar:
+        """The probability that a token is still kept."""
+        noise, t = self._at(t)
+        return noise.masses(t)[0]
+
+    def masses(self, t: Time) -> tuple[Scalar, Scalar, Scalar]:
+        """(alpha, mask, spread) of q(z_t | x0)."""
+        noise, t = self._at(t)
+        return noise.masses(t)
+
+    def kept(self, t: Time, s: Time) -> tuple[Scalar, Scalar, Scalar]:
+        """(alpha, mask, spread) of q(z_t | z_s), s < t."""
+        noise, t, s = self._at(t, s)
+        return noise.kept(t, s.astype(t.dtype))
+
+    def prior(self, key: PRNGKey, shape_like: Any, t: Time = 1.0) -> State:
+        """Tokens that are all noise, of the law `log_limit`, in the shape of `shape_like`."""
+        shape = shape_like if isinstance(shape_like, tuple) else shape_like.shape
+        return self._noise(key, shape, self._masked_share())
+
+    def perturb(self, key: PRNGKey, x0: State, t: Time) -> State:
+        """z_t: each token kept with probability alpha, else masked or drawn anew from the data tokens."""
+        _, mask, spread = self.masses(t)
+        which, key = jax.random.split(key)
+        # mode="high": float32's uniform numbers are whole multiples of 2^-23, too coarse for a rare event.
+        lost = jax.random.bernoulli(which, mask + spread, x0.shape, mode="high")
+        return jnp.where(lost, self._noise(key, x0.shape, mask / _above_0(mask + spread)), x0)
+
+    def _masked_share(self):
+        _, mask, spread = self.masses(1.0)
+        return mask / (mask + spread)
+
+    def _noise(self, key, shape, masked_share):
+        if not self.spread:
+            return jnp.full(shape, self.vocab, jnp.int32)
+        which, key = jax.random.split(key)
+        drawn = jax.random.randint(key, shape, 0, self.vocab, jnp.int32)
+        if not self.masked:
+            return drawn
+        hidden = jax.random.bernoulli(which, masked_share, shape, mode="high")
+        return jnp.where(hidden, jnp.int32(self.vocab), drawn)
+
+    def log_limit(self) -> LogProbs:
+        """log of the noise that is left of a token at t = 1, (states,)."""
+        masked = self._masked_share()
+        each = jnp.broadcast_to(self._log_each(1 - masked), (self.vocab,))
+        return jnp.append(each, _log(masked)) if self.masked else each
+
+    def log_marginal(self, log_p: LogProbs, t: Time) -> LogProbs:
+        """log q(z_t), (..., states), when x0 ~ p, (..., vocab): alpha p + the noise."""
+        alpha, mask, spread = cast(self.masses(t), log_p.dtype)
+        data = _log(alpha) + log_p
+        if self.spread:
+            data = jnp.logaddexp(data, self._log_each(spread))
+        if not self.masked:
+            return data
+        return jnp.concatenate([data, jnp.broadcast_to(_log(mask), (*data.shape[:-1], 1))], -1)
+
+    def unmixed(self, log_q: LogProbs, t: Time) -> LogProbs:
+        """The log p of which log q is the `log_marginal`, (..., vocab): (q - noise) / alpha, what is negative cut; the
+        uniform law where all is noise (alpha = 0)."""
+        data = log_q[..., : self.vocab]
+        if self.spread:
+            spread = self.masses(t)[2].astype(data.dtype)
+            left = jnp.exp(data) - spread / self.vocab
+            data = jnp.where(left > 0, _log(left), -jnp.inf)
+        return normalized(data, jnp.full_like(data, -math.log(self.vocab)))
+
+    def log_ahead(self, z: Tokens, t: Time, s: Time | None) -> LogProbs:
+        """log q(z_t = z | z_s = y) for every state y, (..., states); of x0 = y, which is before any noise, where s is
+        None."""
+        keep, mask, spread = self.masses(t) if s is None else self.kept(t, s)
+        changed = self._of_kind(z, _log(mask), self._log_each(spread))
+        same = self._of_kind(z, _log(keep + mask), _log(keep + spread / self.vocab))
+        return jnp.where(jnp.arange(self.states, dtype=z.dtype) == z[..., None], same[..., None], changed[..., None])
+
+    def log_inflow(self, z: Tokens, t: Time) -> LogProbs:
+        """The log-rate at which every state y != z turns into z, (..., states), and -inf at y = z."""
+        noise, t = self._at(t)
+        mask, spread = noise.rates(t)
+        rate = self._of_kind(z, _log(mask), self._log_each(spread))
+        return jnp.where(jnp.arange(self.states, dtype=z.dtype) == z[..., None], -jnp.inf, rate[..., None])
+
+    def _log_each(self, spread):
+        """log of what each data token gets of `spread`; nothing, by structure, where noise is not spread."""
+        return _log(spread / self.vocab) if self.spread else jnp.full_like(spread, -jnp.inf)
+
+    def _of_kind(self, z, mask, data):
+        """`mask` where z is masked, and `data` elsewhere."""
+        return jnp.where(z == self.vocab, mask, data) if self.masked else jnp.broadcast_to(data, z.shape)
+
+
+def _above_0(x):
+    """x, or the smallest number above 0: for a divisor that is 0 at an end alone."""
+    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+
+
+def _log(x):
+    """log x, finite at 0 (about -87 in float32), where an end of the schedule is meant and not a structural zero."""
+    return jnp.log(_above_0(x))
+
+
+def absorbing(vocab: int, alpha: alphas.Alpha | None = None) -> Mixing:
+    """Each token is masked at some time (Austin et al. 2021; Sahoo et al. 2024; Shi et al. 2024); alpha = 1 - t."""
+    return Mixing(vocab, True, False, Share(alpha or alphas.linear(), 0.0))
+
+
+def uniform(vocab: int, alpha: alphas.Alpha | None = None) -> Mixing:
+    """Each token is replaced, now and then, by one drawn uniformly from all (Austin et al. 2021; Schiff et al. 2024);
+    alpha = 1 - t."""
+    return Mixing(vocab, False, True, Share(alpha or alphas.linear(), 1.0))
+
+
+def hybrid(vocab: int, share: float = 0.1, alpha: alphas.Alpha | None = None) -> Mixing:
+    """Of the noise, a fixed `share` replaces tokens and the rest masks them; alpha = 1 - t.
+
+    Raises InputError unless 0 < share < 1, the ends being `absorbing` and `uniform`."""
+    _inside("hybrid noise", "share", share)
+    return Mixing(vocab, True, True, Share(alpha or alphas.linear(), share))
+
+
+def gidd(vocab: int, uniform: float = 0.2, power: float = 1.0) -> Mixing:
+    """Masking with uniform noise on the way, a share `uniform` of the sequence at t = 1/2 and none at the ends (von
+    Ruette et al. 2025), over the data tokens: spread = c / (1 + c), c proportional to (t (1 - t))^(power / 2).
+
+    Raises InputError unless 0 < uniform < 1 and 0 < power <= 2, beyond which a rate of the process is negative."""
+    _inside("gidd", "uniform", uniform)
+    if concrete(power) and not 0 < power <= 2:
+        raise InputError(f"gidd got power={power}, expected 0 < power <= 2: beyond 2 a rate of the process is negative")
+    return Mixing(vocab, True, True, Bump(uniform, power))
+
+
+def _inside(what, name, share):
+    if concrete(share) and not 0 < share < 1:
+        raise InputError(f"{what} got {name}={share}, expected a share between 0 and 1")

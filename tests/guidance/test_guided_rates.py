@@ -1,0 +1,153 @@
+"""Guided rates are what guided steps become as they get short: jump by jump, and in the law of the samples."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from token_toys import (
+    Counted,
+    apart,
+    class_0,
+    denoisers,
+    distances,
+    given,
+    jump_law,
+    one_token,
+    power_law,
+    reverse_rate,
+    two_tokens,
+)
+
+from jaxdiff import guidance, processes
+from jaxdiff.errors import InputError
+from jaxdiff.samplers.categorical import ancestral, euler
+
+NEAREST = lambda n: processes.ctmc(processes.rates.nearest(n))  # noqa: E731
+KINDS = [processes.uniform, processes.absorbing, processes.hybrid, processes.gidd, NEAREST]
+
+
+def smooth(process):
+    """A classifier of one-hots with a gradient."""
+    weights = jnp.asarray(np.random.default_rng(4).normal(size=(2, process.states)))
+    return lambda x, t: -jnp.log1p(jnp.exp(-jnp.sum(weights * x)))
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_short_step_jumps_at_the_guided_rate(make, x64):
+    law, process = two_tokens(), make(3)
+    conditional, null = denoisers(process, law)
+    kernel, rate, log_prob = ancestral(process), reverse_rate(process), smooth(process)
+    h, t = 1e-8, 0.6
+
+    @jax.jit
+    def pairs(gamma, z):
+        guided = [(guidance.tempered(kernel, null, gamma), guidance.tempered_rate(rate, null, gamma), conditional)]
+        for method in ("exact", "first_order"):
+            by = (log_prob, gamma)
+            step = guidance.classifier_based(kernel, *by, method=method)
+            guided.append((step, guidance.classifier_rate(rate, *by, method=method), null))
+        return [
+            (jnp.exp(step(denoise, z, t, t - h)) / h, jnp.exp(jump(denoise, z, t))) for step, jump, denoise in guided
+        ]
+
+    for gamma in (0.5, 2.0):
+        for z in ((0, 2), (process.states - 1, 1)):
+            other = np.arange(process.states) != np.array(z)[:, None]
+            for step, jump in pairs(gamma, jnp.array(z)):
+                # a jump over a neighbour has rate 0, and probability h^2
+                np.testing.assert_allclose(np.asarray(step)[other], np.asarray(jump)[other], rtol=1e-5, atol=1e-4)
+                assert not np.asarray(jump)[~other].any()
+                assert np.asarray(jump).max() > 0.1 or process.mask not in (None, *z)  # all are shown
+
+
+def test_the_laws_of_guided_steps_tend_to_that_of_guided_rates(x64):
+    """At gamma = 2, first order in the length of a step; and both guides have one limit, which is not the tempered
+    law."""
+    law, process = two_tokens(), processes.uniform(3)
+    conditional, null = denoisers(process, law)
+    kernel, rate, exact = ancestral(process), reverse_rate(process), class_0(process, law)
+    limit = jump_law(guidance.tempered_rate(rate, null, 2.0), conditional, process, 2)
+    other = jump_law(guidance.classifier_rate(rate, exact, 2.0), null, process, 2)
+    assert apart(limit, other) < 1e-12
+    assert abs(apart(limit, power_law(law, 2.0)) - 0.0858) < 1e-4
+    for guided, denoise in (
+        (guidance.tempered(kernel, null, 2.0), conditional),
+        (guidance.classifier_based(kernel, exact, 2.0), null),
+        (guidance.classifier_based(kernel, exact, 2.0, classifier_time="s"), null),
+        (guidance.tempered(euler(process), null, 2.0), conditional),
+    ):
+        errors = distances(guided, denoise, process, law, (64, 512), limit)
+        assert abs(np.log(errors[0] / errors[1]) / np.log(8) - 1) < 0.03
+        assert errors[1] < 1e-3
+
+
+def test_at_gamma_1_guided_rates_are_exact(x64):
+    law, process = two_tokens(), processes.uniform(3)
+    _, null = denoisers(process, law)
+    guided = guidance.classifier_rate(reverse_rate(process), class_0(process, law), 1.0, chunk=2)
+    assert apart(jump_law(guided, null, process, 2), given(law)) < 1e-8
+
+
+def test_at_gamma_2_the_bias_of_one_token_is_that_of_the_rates(x64):
+    law, process = one_token(), processes.uniform(4)
+    conditional, null = denoisers(process, law)
+    guided = guidance.tempered_rate(reverse_rate(process), null, 2.0)
+    assert abs(apart(jump_law(guided, conditional, process, 1), power_law(law, 2.0)) - 0.0161) < 5e-5
+
+
+def test_tempered_rates_of_absorbed_tokens_change_how_fast_they_are_shown(x64):
+    law, process = two_tokens(), processes.absorbing(3)
+    conditional, null = denoisers(process, law)
+    rate, z = reverse_rate(process), jnp.array([3, 1])
+    shown = lambda rate, denoise: np.exp(_at_half(rate, denoise, z)).sum(-1)  # noqa: E731
+    np.testing.assert_allclose(shown(rate, conditional), [2, 0], rtol=1e-12)  # -alpha' / (1 - alpha)
+    belief = guidance.tempered_belief(process, conditional, null, 3.0)
+    np.testing.assert_allclose(shown(rate, belief), [2, 0], rtol=1e-12)
+    fast = shown(guidance.tempered_rate(rate, null, 3.0), conditional)
+    probs = [np.exp(eqx.filter_jit(each)(z, 0.5).logits[0]) for each in (conditional, null)]
+    np.testing.assert_allclose(fast, [2 * np.sum(probs[0] ** 3 * probs[1] ** -2), 0], rtol=1e-9)
+    assert fast[0] > 2.01
+
+
+@eqx.filter_jit
+def _at_half(rate, denoise, z):
+    return rate(denoise, z, 0.5)
+
+
+def test_no_jump_is_made_to_the_impossible_nor_a_nan_from_it():
+    rate = lambda denoise, z, t: jnp.array([[-jnp.inf, 0.0, -jnp.inf], [0.0, 1.0, -jnp.inf]])  # noqa: E731
+    z = jnp.array([2, 2])
+    for gamma in (0.5, 2.0, -1.0):
+        guided = guidance.tempered_rate(rate, lambda z, t: None, gamma)
+        np.testing.assert_allclose(guided(None, z, 0.5), rate(None, z, 0.5), atol=1e-6)
+    never = lambda x, t: jnp.where(x[0, 1] > 0, -jnp.inf, 0.0)  # noqa: E731
+    guided = guidance.classifier_rate(rate, never, 2.0)(None, z, 0.5)
+    np.testing.assert_array_equal(guided, [[-np.inf] * 3, [0, 1, -np.inf]])
+    here = lambda x, t: jnp.where(x[0, 2] > 0, -jnp.inf, 0.0)  # noqa: E731
+    np.testing.assert_array_equal(guidance.classifier_rate(rate, here, 2.0)(None, z, 0.5), rate(None, z, 0.5))
+
+
+def test_a_known_gamma_of_1_or_0_asks_for_one_rate():
+    rate = lambda denoise, z, t: denoise(z, t)  # noqa: E731
+    one, two = (Counted(lambda z, t, v=v: jnp.full((1, 3), v)) for v in (1.0, 2.0))
+    for gamma, calls in ((1.0, (1, 0)), (0, (0, 1)), (0.5, (1, 1))):
+        one.calls = two.calls = 0
+        got = guidance.tempered_rate(rate, two, gamma)(one, jnp.array([0]), 0.5)
+        jax.effects_barrier()
+        assert (one.calls, two.calls) == calls
+        np.testing.assert_allclose(got, 2 - gamma)
+    asked = Counted(lambda x, t: jnp.sum(x))
+    got = guidance.classifier_rate(rate, asked, 0.0)(lambda z, t: jnp.ones((1, 3)), jnp.array([0]), 0.5)
+    jax.effects_barrier()
+    assert asked.calls == 0
+    np.testing.assert_array_equal(got, 1)
+
+
+def test_bad_options_are_refused_in_a_sentence():
+    rate = lambda denoise, z, t: jnp.zeros((1, 3))  # noqa: E731
+    for guided in (guidance.tempered_rate, guidance.classifier_rate):
+        with pytest.raises(InputError, match="gamma=inf, expected a finite number"):
+            guided(rate, lambda *args: None, np.inf)
+    with pytest.raises(InputError, match="method='first', expected 'exact' or 'first_order'"):
+        guidance.classifier_rate(rate, lambda x, t: 0.0, 1.0, method="first")

@@ -1,0 +1,230 @@
+"""Experiments on sequences from the command line: each kind of model trains, draws, is measured and reported, and every
+mistake is one sentence. Three molecules' worth of training proves no quality: what is right is proven where the parts
+are (losses, samplers, metrics); here it is that they are put together rightly."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import cli, likelihood, losses, recipes
+from jaxdiff.errors import InputError
+from jaxdiff.recipes.sequences import build, default, load, samples
+from jaxdiff.recipes.sequences.drawing import as_tokens, content
+from jaxdiff.recipes.sequences.models import Autoregression, Diffusion, Guide
+
+FILES = Path(__file__).parents[1] / "data" / "files"
+MOLECULES = {"name": "smiles", "path": str(FILES / "qm9.smi"), "length": 24, "label": "qed"}
+NETWORK = {"name": "TokenDiT", "width": 16, "depth": 1, "heads": 2, "cond_dim": 8}
+VARIANTS = {
+    "absorbing": {},
+    "uniform": {"process": {"name": "uniform"}, "level": "total_noise"},
+    "autoregressive": {"model": {"name": "autoregressive"}},
+}
+
+
+def config(variant="absorbing", data=MOLECULES, **changes):
+    made = default()
+    made.data, made.network, made.held_out = data, NETWORK, 8
+    made.train.steps, made.train.batch_size, made.train.save_every, made.train.log_every = 3, 8, 3, 1
+    made.train.ema_half_life = 8
+    made.sample.sampler = {"name": "ancestral", "steps": 4}
+    made.evaluate.samples = 8
+    made.likelihood.sequences, made.likelihood.times = 5, 4
+    for key, value in VARIANTS[variant].items():
+        made[key] = value
+    for key, value in changes.items():
+        made[key] = value
+    return made
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def run(request, tmp_path_factory):
+    """The folder of a trained run of each kind."""
+    workdir = tmp_path_factory.mktemp("sequences") / request.param
+    assert recipes.sequences.train(config(request.param), workdir).status == "finished"
+    return workdir
+
+
+def drawn(run, folder, *words):
+    out = folder / "out.npz"
+    assert cli.main(["sample", f"--workdir={run}", f"--out={out}", *words]) == 0
+    with np.load(out) as arrays:
+        return dict(arrays)
+
+
+def test_a_sequence_hangs_on_its_seed_label_and_place_alone(run, tmp_path, capsys):
+    many = drawn(run, tmp_path, "--n=5", "--labels=1")
+    assert many["tokens"].shape == (5, 24)
+    assert many["tokens"].max() < load(run)[0].train.vocab
+    few = drawn(run, tmp_path, "--n=2", "--labels=1")
+    np.testing.assert_array_equal(few["tokens"], many["tokens"][:2])
+    assert (drawn(run, tmp_path, "--n=5", "--labels=1", "--seed=1")["tokens"] != many["tokens"]).any()
+    capsys.readouterr()
+    assert cli.main(["sample", f"--workdir={run}", "--n=3"]) == 0
+    assert capsys.readouterr().out == f"wrote {run / 'samples.txt'}\n"
+    assert len((run / "samples.txt").read_text().splitlines()) == 3
+
+
+def test_molecules_are_written_as_pictures(run, tmp_path):
+    experiment = load(run)[0]
+    tokens = as_tokens(experiment.train, experiment.train.tokens[:3], None)
+    assert content(".png", tokens, 1).startswith(b"\x89PNG")
+    assert content(".svg", tokens, 1).startswith("<?xml")
+    with pytest.raises(InputError, match="1 tokens of the samples are still masked"):
+        as_tokens(experiment.train, np.full((1, 1), experiment.train.vocab), None)
+
+
+def test_a_run_is_measured_and_reported(run, capsys):
+    assert cli.main(["evaluate", f"--workdir={run}"]) == 0
+    found = json.loads((run / "metrics.json").read_text())
+    assert found["metrics"]["samples"]["samples"] == 8
+    assert 0 <= found["metrics"]["held_out"]["validity"] <= 1
+    assert cli.main(["evaluate", f"--workdir={run}", "--likelihood", "--n=4"]) == 0
+    bits = json.loads((run / "likelihood.json").read_text())
+    assert bits["exact"] == ("autoregressive" in run.name)
+    assert bits["tokens"] == 4 * 24
+    assert cli.main(["report", f"--workdir={run}"]) == 0
+    page = (run / "report.html").read_text()
+    assert "Validity" in page or "validity" in page
+    assert not re.search(r'(?:src|href)=[\'"]?https?:', page), "the page asks for something outside of it"
+    assert "bits per token" in page
+
+
+def test_the_objective_is_the_models_own_bound(run):
+    """The training loss of a batch is the mean of the loss of each example per token, by the parts themselves."""
+    experiment, params, _ = load(run)
+    x, labels = experiment.train.tokens[:4], experiment.train.labels[:4]
+    batch = {"x0": x, "label": labels, "index": np.arange(4, dtype=np.uint32)}
+    model = experiment.model
+    if isinstance(model, Autoregression):
+        cost = jax.jit(jax.vmap(lambda row, label: -model.log_prob(params, row, label) / 24))
+        exact, hidden = cost(jnp.asarray(x), jnp.asarray(labels)), cost(jnp.asarray(x), jnp.full(4, 2, jnp.int32))
+        got = jax.jit(experiment.objective)(params, jax.random.key(0), batch)
+        near = np.minimum(np.abs(got - exact), np.abs(got - hidden))
+        np.testing.assert_allclose(near, 0, atol=1e-5)  # each with its class, or with it hidden
+        return
+    assert isinstance(model, Diffusion)
+    seeds = jax.random.split(jax.random.key(0), 100)
+    got = np.asarray(jax.jit(jax.vmap(lambda key: experiment.objective(params, key, batch)))(seeds))
+    bound = likelihood.nelbo(
+        jax.random.key(1), model.process, model.network(params, jnp.int32(labels[0])), jnp.asarray(x[0]), draws=30
+    )
+    error = np.hypot(got[:, 0].std() / np.sqrt(100), float(bound.stderr) / 24)
+    # Classes are hidden in a tenth of the draws, and an untrained network hardly hears them.
+    assert abs(got[:, 0].mean() + float(bound.value) / 24) < 5 * error + 0.01
+
+
+@pytest.mark.parametrize(("variant", "rule"), [("absorbing", "belief"), ("uniform", "kernel")])
+def test_guidance_is_the_published_rule_of_each_noise(variant, rule):
+    """gamma = 0 is the model without its class, by either rule; absorbing noise tempers the belief, uniform the
+    kernel."""
+    experiment = build(config(variant))
+    assert isinstance(experiment.model, Diffusion)
+    params = jax.tree.map(lambda leaf: leaf + 0.3, jax.jit(experiment.initial)().params)  # a new network's head is 0
+
+    def draw(gamma, label, tempers="published"):
+        spec, labels = experiment.config["sample"]["sampler"], np.full(4, label, np.int32)
+        return experiment.model.draw(jax.random.key(0), params, 4, 24, labels, spec, Guide(gamma, 2, tempers))
+
+    np.testing.assert_array_equal(draw(0.0, 0), draw(1.0, 2))
+    np.testing.assert_array_equal(draw(3.0, 1), draw(3.0, 1, rule))
+
+
+IMAGES = {"name": "digits"}
+
+
+def test_images_as_tokens_are_measured_as_images(tmp_path, capsys):
+    made = config("absorbing", IMAGES, held_out=1600)
+    made.evaluate.samples = 40
+    assert recipes.sequences.train(made, tmp_path).status == "finished"
+    assert cli.main(["sample", f"--workdir={tmp_path}", "--n=4"]) == 0
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["evaluate", f"--workdir={tmp_path}"]) == 0
+    assert "frechet" in json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    assert cli.main(["report", f"--workdir={tmp_path}"]) == 0
+
+
+def test_dna_and_text_are_measured_as_such(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "genome.fa").write_text(">one\n" + "".join(rng.choice(list("ACGT"), 4000)) + "\n")
+    (tmp_path / "book.txt").write_text("in the beginning was the word " * 200)
+    sources = {
+        "dna": {"name": "genome", "path": str(tmp_path / "genome.fa"), "length": 20},
+        "text": {"name": "text", "path": str(tmp_path / "book.txt"), "length": 20},
+    }
+    for kind, data in sources.items():
+        made = config("uniform", data, held_out=0.3)
+        made.evaluate.samples = 24
+        assert recipes.sequences.train(made, tmp_path / kind).status == "finished"
+        assert cli.main(["evaluate", f"--workdir={tmp_path / kind}"]) == 0
+        found = json.loads((tmp_path / kind / "metrics.json").read_text())
+        assert found["kind"] == kind
+        assert cli.main(["report", f"--workdir={tmp_path / kind}"]) == 0
+    assert "samples: unigram_entropy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("loss", ["score_entropy", "cross_entropy", "d3pm", "flow_matching"])
+def test_every_loss_has_finite_values(loss):
+    meaning = {"score_entropy": "posterior", "d3pm": "posterior"}.get(loss, "leave_one_out")
+    experiment = build(config("uniform", loss={"name": loss}, meaning=meaning))
+    x, labels = experiment.train.tokens[:8], experiment.train.labels[:8]
+    batch = {"x0": x, "label": labels, "index": np.arange(8, dtype=np.uint32)}
+    params = jax.jit(experiment.initial)().params
+    got = jax.jit(experiment.objective)(params, jax.random.key(0), batch)
+    assert got.shape == (8,)
+    assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": {"name": "transformer"}}, "expected a name of diffusion, autoregressive"),
+        ({"process": {"name": "gaussian"}}, "gaussian needs 'width'"),
+        ({"process": {"name": "vp"}}, "expected one of absorbing, uniform, hybrid, gidd"),
+        ({"meaning": "score"}, "expected leave_one_out or posterior"),
+        ({"level": "time"}, "expected none or total_noise"),
+        ({"loss": {"name": "flow_matching"}, "process": {"name": "gidd"}}, "whose noise changes with time"),
+        ({"data": {"name": "smiles", "path": "no.smi", "length": 9}}, "no.smi does not exist"),
+        ({"sample": {"guidance": float("nan")}}, "guidance is nan, expected a finite number"),
+        ({"label_dropout": 0.0, "sample": {"guidance": 2.0}}, "knows no sequences without their class"),
+        ({"network": {"name": "UNet"}}, "expected one of TokenDiT, StateSpace"),
+    ],
+)
+def test_mistakes_in_a_config_are_one_sentence(changes, sentence, tmp_path):
+    made = config()
+    for key, value in changes.items():
+        if key == "sample":
+            made.sample.update(value)
+        else:
+            made[key] = value
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        recipes.sequences.train(made, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_of_a_command_are_one_sentence(run, capsys):
+    mistakes = {
+        "--labels=2": "label 2 is not a class",
+        "--n=0": "expected at least 1 sequence",
+        "--guide=other": "a weaker model cannot guide tokens",
+        "--guidance=inf": "expected a finite number",
+        "--out=a.pdf": "expected a file that ends in .txt or .npz or .png or .svg",
+    }
+    for word, sentence in mistakes.items():
+        assert cli.main(["sample", f"--workdir={run}", word]) == 2, word
+        assert sentence in capsys.readouterr().err, word
+    assert cli.main(["evaluate", f"--workdir={run}", "--likelihood", "--n=99"]) == 2
+    assert "expected from 1 to 8" in capsys.readouterr().err
+
+
+def test_the_bound_of_the_recipe_is_the_library_s():
+    experiment = build(config("uniform"))
+    assert isinstance(experiment.model, Diffusion)
+    assert experiment.model.loss.func is losses.bound(experiment.model.process).func
+    with pytest.raises(InputError, match="label 5 is not a class"):
+        samples(experiment, None, 2, seed=0, labels=np.array([5, 5]))
