@@ -1,6 +1,7 @@
 """Autoregressive draws have the law of the model, and `log_prob` is its logarithm: on Markov chains, whose every
 sequence is counted."""
 
+import functools
 import itertools
 
 import jax
@@ -16,7 +17,7 @@ BOS = 3
 MOVES = jnp.log(
     jnp.asarray([[0.5, 0.3, 0.2, 0.0], [0.1, 0.1, 0.8, 0.0], [0.25, 0.7, 0.05, 0.0], [0.2, 0.3, 0.5, 0.0]], jnp.float32)
 )
-COUNT = 20_000
+COUNT = 10_000
 
 
 def step(moves, token, cache):
@@ -34,6 +35,11 @@ def apply(inputs):
     return jax.vmap(lambda token, read: step(MOVES, token, read)[0])(inputs, jnp.arange(len(inputs), dtype=jnp.int32))
 
 
+@functools.cache
+def logits_after(token, place):
+    return np.asarray(step(MOVES, token, place)[0])
+
+
 def law(start, length, row=lambda logits: logits, stop=None):
     """{sequence: probability}, by counting."""
     found = {}
@@ -44,7 +50,7 @@ def law(start, length, row=lambda logits: logits, stop=None):
                 p *= token == stop
                 continue
             place = len(start) - 1 + i
-            logits = np.asarray(row(step(MOVES, read[place], place)[0]), np.float64)
+            logits = np.asarray(row(logits_after(read[place], place)), np.float64)
             p *= np.exp(logits[token]) / np.exp(logits).sum()
             over = token == stop
         found[tokens] = p
@@ -66,9 +72,7 @@ def p_value(drawn, law):
 
 
 CASES = {
-    "plain": ({}, (BOS,), {}),
     "prompt": ({}, (BOS, 1, 2), {}),
-    "temperature": ({"logits_filter": autoregressive.temperature(0.5)}, (BOS,), {"row": lambda logits: 2 * logits}),
     "top_k": (
         {"logits_filter": autoregressive.top_k(2)},
         (BOS,),
@@ -96,11 +100,11 @@ def test_draws_have_the_law_of_the_model(name, key):
     assert p_value(drawn, exact) > 1e-6
 
 
-@pytest.mark.parametrize(("start", "stop"), [((BOS,), None), ((BOS, 1, 2), None), ((BOS,), 1)])
+@pytest.mark.parametrize(("start", "stop"), [((BOS, 1, 2), None), ((BOS,), 1)])
 def test_the_likelihood_is_the_law(start, stop, x64):
     exact = law(start, 3, stop=stop)
     tokens = jnp.asarray(list(exact), jnp.int32)
-    logs = jax.vmap(lambda x: autoregressive.log_prob(apply, x, jnp.asarray(start), stop=stop))(tokens)
+    logs = jax.jit(jax.vmap(lambda x: autoregressive.log_prob(apply, x, jnp.asarray(start), stop=stop)))(tokens)
     got = np.exp(np.asarray(logs))
     if stop is not None:  # of what `generate` can write
         stops = np.asarray(tokens == stop, int)
@@ -125,18 +129,20 @@ def test_nothing_retraces_and_the_program_does_not_grow(key):
         traces.append(1)
         return step(moves, token, cache)
 
-    def run(v, length=5):
-        options = {"logits_filter": autoregressive.temperature(v)}
+    def run(v, length=16):
+        sharper = autoregressive.temperature(v)
         return autoregressive.generate(
-            key, jax.tree_util.Partial(counting, v * MOVES), jnp.asarray(0), BOS, length, **options
+            key, jax.tree_util.Partial(counting, v * MOVES), jnp.asarray(0), BOS, length, logits_filter=sharper
         )
 
-    run(0.5)
+    def size_of(*args):  # of the program, which is traced and not compiled
+        return str(jax.make_jaxpr(lambda: run(*args))()).count("\n")
+
+    few = size_of(0.5)
     once = len(traces)
-    run(0.7)
+    size_of(0.7)
     assert len(traces) == once > 0
-    sizes = [str(jax.make_jaxpr(lambda n=n: run(0.5, n))()).count("\n") for n in (16, 256)]
-    assert sizes[0] == sizes[1] > 5
+    assert few == size_of(0.5, 256) > 5
 
 
 def test_what_is_refused(key):

@@ -12,7 +12,7 @@ import pytest
 from jax.extend.random import define_prng_impl
 from toys import LAW, ORACLE, PROCESSES, N, p_value
 
-from jaxdiff import alphas, beliefs, oracles, processes, samplers
+from jaxdiff import beliefs, oracles, processes, samplers
 from jaxdiff.errors import InputError
 from jaxdiff.samplers import categorical
 from jaxdiff.samplers.categorical.draws import happens
@@ -20,15 +20,13 @@ from jaxdiff.samplers.categorical.draws import happens
 TS = jnp.linspace(1.0, 0.0, 6)
 COUNT = 10_000
 
-# A draw sees the logs of a kernel alone: each process once by a kernel's law, whose own proof is elsewhere, and each
-# once by x0, which knows the process (of masks and uniform noise in the next test).
+# A draw sees the logs of a kernel alone, whose own proof is elsewhere: those with a mask and those without; x0 knows
+# the process (masks together with uniform noise are in the next test).
 CASES = [
     ("absorbing", "remask", beliefs.Posterior),
     ("absorbing", "x0_then_posterior", beliefs.Posterior),
     ("uniform", "ancestral", beliefs.LeaveOneOut),
     ("uniform", "x0_then_posterior", beliefs.LeaveOneOut),
-    ("hybrid", "tau_leaping", beliefs.Score),
-    ("ctmc", "euler", beliefs.LeaveOneOut),
     ("ctmc", "x0_then_posterior", beliefs.Score),
 ]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
-from toys import DENOISED, LAW, ORACLE, PROCESSES, N
+from toys import DENOISED, LAW, ORACLE, PROCESSES, N, matrix
 
 from jaxdiff import alphas, beliefs, oracles, processes
 from jaxdiff.errors import InputError
@@ -19,12 +19,6 @@ from jaxdiff.samplers import categorical
 every_process = pytest.mark.parametrize("name", PROCESSES)
 T, S, NEAR = 0.6, 0.45, 0.57
 POINTS = [(T, S), (T, 0.0), (T, NEAR), (1.0, 0.5)]
-
-
-def matrix(process, t, s=None):
-    """q(z_t = column | z_s = row)."""
-    every = jnp.arange(process.states)
-    return np.exp(np.asarray(process.log_ahead(every, t, s))).T
 
 
 def noisy(process, t):
@@ -73,9 +67,11 @@ def of(belief, z, t):
 
 def plain_kernels(process):
     kernels = {f"ancestral {meaning}": (categorical.ancestral(process), meaning) for meaning in MEANINGS}
-    for kind in ("euler", "tau_leaping"):
-        kernels[kind] = getattr(categorical, kind)(process), "LeaveOneOut"
-    return kernels | {"tweedie": (categorical.tweedie(process), "Score")}
+    return kernels | {
+        "euler": (categorical.euler(process), "LeaveOneOut"),
+        "tau_leaping": (categorical.tau_leaping(process), "Score"),
+        "tweedie": (categorical.tweedie(process), "Score"),
+    }
 
 
 MEANINGS = {meaning.__name__: meaning for meaning in DENOISED}
@@ -121,7 +117,8 @@ def test_tweedie_asks_of_a_score_no_law_of_x0(x64):
     """exp(-h Q) s, and exp(h Q), by the exponential of the rate matrix, for a score that no belief has."""
     process, scores = processes.uniform(N, alphas.log_linear()), jnp.asarray([[0.0, 0.7, -0.2], [0.3, 0.0, 0.1]])
     z = jnp.asarray([0, 1], jnp.int32)
-    got = categorical.tweedie(process)(lambda z, t: beliefs.Score(scores), z, jnp.asarray(T), jnp.asarray(S))
+    kernel = Partial(categorical.tweedie(process), lambda z, t: beliefs.Score(scores))
+    got = jax.jit(kernel)(z, jnp.asarray(T), jnp.asarray(S))
     step = matrix(process, T, S)
     staggered = np.exp(np.asarray(scores)) @ np.linalg.inv(step)
     want = staggered * step[:, np.asarray(z)].T
@@ -265,9 +262,9 @@ def test_remasking_nothing_is_the_ancestral_step_and_the_most_hides_all_that_can
 def test_remasking_keeps_the_law_of_one_token_and_corrects_many(x64):
     """Of one token there is nothing to be wrong about; of two, the law nears the data's."""
     process, got = remasked()
-    one = oracles.table(jnp.log(jnp.asarray(LAW.sum(1))))
+    alone = Partial(certain, jnp.log(jnp.asarray(LAW.sum(1))))
     law = np.asarray([0.0, 0.0, 0.0, 1.0])
-    for step in laws(remasking_kernels, process, {"LeaveOneOut": one.denoiser(process)}, grid(8), 1)["half"]:
+    for step in laws(remasking_kernels, process, {"LeaveOneOut": alone}, grid(9), 1)["half"]:
         law = law @ step[:, 0]
     np.testing.assert_allclose(law[:N], LAW.sum(1), atol=1e-12)
     start = noisy(process, 1.0)

@@ -1,5 +1,6 @@
 """The toy of two tokens that the discrete samplers are measured on, and the processes on its three tokens."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
@@ -23,6 +24,16 @@ PROCESSES = {
 def ORACLE():
     """Made in the test, in its precision."""
     return oracles.table(jnp.log(jnp.asarray(LAW)))
+
+
+def matrix(process, t, s=None):
+    """q(z_t = column | z_s = row)."""
+    return np.exp(np.asarray(ahead(process, jnp.asarray(t), s if s is None else jnp.asarray(s)))).T
+
+
+@eqx.filter_jit
+def ahead(process, t, s):
+    return process.log_ahead(jnp.arange(process.states), t, s)
 
 
 def p_value(drawn, law):
