@@ -2,6 +2,7 @@
 mistake is one sentence. Three molecules' worth of training proves no quality: what is right is proven where the parts
 are (losses, samplers, metrics); here it is that they are put together rightly."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -33,7 +34,7 @@ def config(variant="absorbing", data=MOLECULES, **changes):
     made.train.steps, made.train.batch_size, made.train.save_every, made.train.log_every = 3, 8, 3, 1
     made.train.ema_half_life = 8
     made.sample.sampler = {"name": "ancestral", "steps": 4}
-    made.evaluate.samples = 8
+    made.evaluate.samples, made.evaluate.label = 8, 1
     made.likelihood.sequences, made.likelihood.times = 5, 4
     for key, value in VARIANTS[variant].items():
         made[key] = value
@@ -166,6 +167,30 @@ def test_dna_and_text_are_measured_as_such(tmp_path, capsys):
         assert found["kind"] == kind
         assert cli.main(["report", f"--workdir={tmp_path / kind}"]) == 0
     assert "samples: unigram_entropy" in capsys.readouterr().out
+
+
+def test_guidance_is_measured_by_its_strength(tmp_path):
+    """On training molecules in the place of samples: their counts and means are known."""
+    experiment = build(config(evaluate={"samples": 8, "label": 1, "guidance": (1.0, 2.0)}))
+    real = experiment.train.tokens[:8]
+    stand_in = _Stand(real, [], None, 0)
+    rows = recipes.sequences.by_guidance(
+        dataclasses.replace(experiment, model=stand_in), None, (1.0, 2.0), seed=0, step=0, say=lambda line: None
+    )
+    assert [row["gamma"] for row in rows] == [1.0, 2.0]
+    known = experiment.train.properties["qed"][:8]
+    for row in rows:
+        assert (row["valid"], row["novel"]) == (8, 0)
+        np.testing.assert_allclose(row["means"]["qed"][0], known.mean(), rtol=1e-6)
+    assert stand_in.step == [(1.0, 1), (2.0, 1)]
+
+
+class _Stand(Autoregression):
+    """A model that draws what it is given (`apply`), and remembers in `step` the strength and the class asked for."""
+
+    def draw(self, key, params, n, length, labels, spec, guide, progress=None):
+        self.step.append((guide.gamma, int(labels[0])))
+        return self.apply[:n]
 
 
 @pytest.mark.parametrize("loss", ["score_entropy", "cross_entropy", "d3pm", "flow_matching"])

@@ -2,6 +2,7 @@
 trained."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,15 @@ def _by_guidance(rows, experiment: Experiment):
     )
     wanted = experiment.train.class_names[experiment.config["evaluate"]["label"]]
     yield page.note(f"Of {rows[0]['samples']} samples asked to have {wanted}.")
+    goal, n = wanted.split()[0], rows[0]["samples"]
+    points = []
+    for row in rows:
+        if row["means"].get(goal) and row["means"][goal][1] is not None:
+            share = row["valid"] / n
+            points.append((row["gamma"], *row["means"][goal][:2], share, math.sqrt(share * (1 - share) / n)))
+    if points:
+        curves = pictures.guidance_curves({"samples": points}, (goal, "valid"))
+        yield page.plot(curves, "What guidance gains and what it costs, with standard errors.")
 
 
 def _bits(workdir):
