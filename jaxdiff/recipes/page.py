@@ -48,6 +48,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
 
+def lines(texts: Iterable[str]) -> str:
+    """Lines of text as they stand."""
+    return f"<pre>{html.escape(chr(10).join(texts))}</pre>"
+
+
 def figure(content: bytes, caption: str, kind: str = "plot") -> str:
     """A PNG with its caption; `kind` is plot, or pixels, which stay sharp."""
     data, text = base64.b64encode(content).decode(), html.escape(caption)

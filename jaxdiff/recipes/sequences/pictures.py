@@ -118,7 +118,8 @@ def guidance_curves(rows: Mapping[str, Sequence[tuple[float, ...]]], labels: Seq
     for label, axes in zip(labels, panels, strict=True):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set(xlabel="guidance strength γ", ylabel=label)
-    panels[0].legend(frameon=False)
+    if len(rows) > 1:
+        panels[0].legend(frameon=False)
     return figure
 
 

@@ -68,12 +68,12 @@ def _molecules(drawn: Tokens):
 
 
 def _lines(drawn: Tokens):
-    names = drawn.class_names
-    rows = [
-        (names[drawn.labels[i]] if drawn.labels is not None and names else str(i), text[:120])
-        for i, text in enumerate(drawn.texts()[:SHOWN])
-    ]
-    yield page.table(("", "not chosen: the first that were drawn"), rows)
+    named = drawn.class_names
+    labels = [] if drawn.labels is None or not named else drawn.labels[:SHOWN].tolist()
+    heads = [f"{named[label]}  " for label in labels] or [""] * SHOWN
+    wide = max(map(len, heads))
+    yield page.lines(f"{head:<{wide}}{text}" for head, text in zip(heads, drawn.texts()[:SHOWN], strict=False))
+    yield page.note("Not chosen: the first that were drawn.")
 
 
 def _images(drawn: Tokens):
