@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,14 @@ def npz(arrays: Mapping[str, Any]) -> bytes:
     buffer, named = io.BytesIO(), dict(arrays)
     np.savez_compressed(buffer, allow_pickle=False, **named)
     return buffer.getvalue()
+
+
+def plain(tree: Any) -> Any:
+    """A tree of results as JSON can hold it, which has no word for what is not finite: that is None."""
+    if isinstance(tree, Mapping):
+        return {str(key): plain(value) for key, value in tree.items()}
+    if isinstance(tree, np.generic | np.ndarray):
+        return plain(tree.tolist())
+    if isinstance(tree, list | tuple):
+        return [plain(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -9,19 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from roster import TOKEN_PROCESSES
 
-from jaxdiff import alphas, beliefs, oracles, processes
+from jaxdiff import beliefs, oracles, processes
 from jaxdiff.errors import InputError
 from jaxdiff.processes.categorical import log_posterior
 
-PROCESSES = {
-    "absorbing": lambda n: processes.absorbing(n, alphas.cosine()),
-    "uniform": processes.uniform,
-    "hybrid": lambda n: processes.hybrid(n, 0.3),
-    "gidd": processes.gidd,
-    "ctmc": lambda n: processes.ctmc(processes.rates.gaussian(n, 1.0)),
-}
-every_process = pytest.mark.parametrize("name", PROCESSES)
+every_process = pytest.mark.parametrize("name", TOKEN_PROCESSES)
 T = 0.6
 
 
@@ -85,7 +79,7 @@ def check(oracle, p, process, zs):
 
 @every_process
 def test_tables_chains_and_labelled_ones_are_bayes_rule_by_brute_force(name, x64):
-    process, weights = PROCESSES[name](3), np.array([0.3, 0.7])
+    process, weights = TOKEN_PROCESSES[name](3), np.array([0.3, 0.7])
     m = process.states - 1
     zs = [(0, 1, 2), (2, 2, 1), (m, 0, m)]
     laws = [tabled(*small_chain(seed), 3) for seed in (0, 1)]
@@ -183,7 +177,7 @@ def _plug_in(process, denoise, z, t, s):
 @every_process
 def test_the_law_of_a_sampler_is_the_product_of_its_transition_matrices(name, x64):
     """Against loops over pairs of states; one token at a time is exact, so a law of one token ends as the data."""
-    process, ts = PROCESSES[name](3), [1.0, 0.55, 0.2, 0.0]
+    process, ts = TOKEN_PROCESSES[name](3), [1.0, 0.55, 0.2, 0.0]
     p = tabled(*small_chain(), 2)
     denoise, kernel = oracles.table(np.log(p)).denoiser(process), Partial(_plug_in, process)
     found = oracles.law(kernel, denoise, process, ts, 2)

@@ -13,10 +13,10 @@ from PIL import Image
 from jaxdiff import cli, metrics
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.images import build, load, samples
-from jaxdiff.recipes.images.evaluate import _plain
 from jaxdiff.recipes.images.pictures import grid, png, unit
 from jaxdiff.recipes.images.report import _samples
 from jaxdiff.recipes.progress import counter
+from jaxdiff.recipes.workdir import plain
 
 # Sample -----------------------------------------------------------------------------------------------------------
 
@@ -205,5 +205,5 @@ def test_guidance_needs_a_model_that_knows_no_class(pictures):
 
 
 def test_a_figure_that_is_not_finite_is_null():
-    tree = _plain({"z": float("inf"), "rows": ([1, float("nan")],), "n": 3, "word": "x"})
+    tree = plain({"z": float("inf"), "rows": ([1, float("nan")],), "n": 3, "word": "x"})
     assert tree == {"z": None, "rows": [[1, None]], "n": 3, "word": "x"}

@@ -19,7 +19,7 @@ from jaxdiff.recipes.images.experiment import Experiment
 from jaxdiff.recipes.images.run import load
 from jaxdiff.recipes.images.samplers import calls
 from jaxdiff.recipes.progress import counter
-from jaxdiff.recipes.workdir import npz, write
+from jaxdiff.recipes.workdir import npz, plain, write
 from jaxdiff.samplers import euler, heun
 from jaxdiff.samplers import sample as walk
 
@@ -61,7 +61,7 @@ def evaluate(workdir: str | Path, *, seed: int = 1, say: Say = print) -> dict[st
         "caveats": metrics.caveats(found),
         "curve": frechet,
     }
-    result = _plain(result)
+    result = plain(result)
     pictures = {"samples": pixels, "levels": train.levels, "classes": experiment.classes}
     write(workdir / "evaluation.npz", npz(pictures | strip(experiment, params, seed=seed)))
     write(workdir / "metrics.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
@@ -125,12 +125,3 @@ def _features(train, components):
 
 def _as_model(train, pixels):
     return data.to_model(pixels, train.levels)
-
-
-def _plain(tree):
-    """For JSON, which has no word for what is not finite."""
-    if isinstance(tree, dict):
-        return {key: _plain(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

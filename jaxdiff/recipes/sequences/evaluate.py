@@ -4,7 +4,6 @@ workdir/metrics.json      every figure with its floor; the guided property by st
 workdir/evaluation.npz    the samples that the report shows"""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from jaxdiff.recipes.progress import counter
 from jaxdiff.recipes.sequences.drawing import as_tokens, kind, samples
 from jaxdiff.recipes.sequences.experiment import Experiment
 from jaxdiff.recipes.sequences.run import load
-from jaxdiff.recipes.workdir import npz, write
+from jaxdiff.recipes.workdir import npz, plain, write
 
 Say = Callable[[str], Any]
 JUDGED = 4  # letters of the words by which a cell type is told
@@ -53,7 +52,7 @@ def evaluate(workdir: str | Path, *, seed: int = 1, say: Say = print) -> dict[st
     }
     if settings["guidance"]:
         result["by_guidance"] = by_guidance(experiment, params, settings["guidance"], seed=seed, step=step, say=say)
-    result = _plain(result)
+    result = plain(result)
     labels = {} if drawn.labels is None else {"labels": drawn.labels}
     write(workdir / "evaluation.npz", npz({"tokens": drawn.tokens} | labels))
     write(workdir / "metrics.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
@@ -173,14 +172,3 @@ def _pixels(tokens):
 
 
 MEASURES = {"molecules": of_molecules, "dna": of_dna, "text": of_text, "images": of_images}
-
-
-def _plain(tree):
-    """For JSON, which has no word for what is not finite."""
-    if isinstance(tree, dict):
-        return {str(key): _plain(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
-    if isinstance(tree, np.generic | np.ndarray):
-        return _plain(tree.tolist())
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
