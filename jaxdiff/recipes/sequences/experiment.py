@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import Partial
 
-from jaxdiff import beliefs, denoisers, networks, training
+from jaxdiff import beliefs, denoisers, grids, networks, training
 from jaxdiff.data.sequences import Tokens
 from jaxdiff.errors import InputError
 from jaxdiff.networks.streams import counted
@@ -137,6 +137,4 @@ def _objective(model, process, config, classes, hide, dropout):
 
 def _no_times(key, process, n):
     """For a model that has none."""
-    from jaxdiff.grids.training import Times
-
-    return Times(jnp.zeros(n), jnp.ones(n))
+    return grids.Times(jnp.zeros(n), jnp.ones(n))
