@@ -6,6 +6,7 @@ and token by token, each at the same size and budget, and measures them:
 - text: bits per character of held-out text, exact or a bound
 - QM9: validity, uniqueness and novelty of what is drawn without a class
 - QM9: what D-CFG gains (the mean of the property) and costs (validity) by its strength and by the number of steps
+- QM9: the same of classifiers that steer the model without its class (D-CBG and NOS, FUDGE and PPLM), each trained here
 - DNA: words, a discriminator, and whether a judge that never saw the samples finds the cell type asked for
 
 Writes docs/sequences.md. Trained networks, samples and figures stay in --folder and are not made again; the same
@@ -23,6 +24,7 @@ from jaxdiff import metrics
 from jaxdiff.recipes import sequences
 from jaxdiff.recipes.config_file import read
 from jaxdiff.recipes.sequences.drawing import as_tokens
+from jaxdiff.recipes.sequences.run import advised
 from jaxdiff.recipes.workdir import npz, write
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -50,7 +52,16 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Name -> (config, what is changed in it)."""
 DEFAULT = ["text", "qm9", "rings", "dna"]
+JUDGE = {"network.width": 64, "network.depth": 2, "train.steps": 1000, "train.ema_half_life": 10_000}
+JUDGES = {
+    "D-CBG, first order": ("noisy", ("absorbing", "uniform")),
+    "NOS": ("hidden", ("absorbing", "uniform")),
+    "FUDGE": ("prefixes", ("autoregressive",)),
+    "PPLM": ("hidden", ("autoregressive",)),
+}
+"""Way of steering -> (what its judge reads, of which models)."""
 STEPS, GAMMAS, SAMPLES = (8, 16, 32), (1.0, 2.0, 3.0), 1024
+JUDGED_STEPS, JUDGED_GAMMAS = 32, (0.0, 1.0, 4.0)
 PROPERTY = {"qm9": "qed", "rings": "rings", "qm9-larger": "qed"}
 
 
@@ -72,25 +83,35 @@ class Bench:
     def run(self, name, variant):
         """The folder of a finished training; None where it was interrupted."""
         file, changes = RUNS[name]
-        workdir = self.folder / f"{name}-{variant}"
+        return self.trained(f"{name}-{variant}", file, VARIANTS[variant], changes)
+
+    def judge(self, variant, reads):
+        """The folder of a finished classifier of QM9 for a kind of model, which reads that."""
+        of = str(self.folder / f"qm9-{variant}") if reads == "hidden" else ""
+        model = f"--config.model={ {'name': 'classifier', 'reads': reads, 'of': of} }"
+        noise = [] if variant == "autoregressive" else VARIANTS[variant]
+        return self.trained(f"qm9-judge-{variant}-{reads}", "qm9.py", [*noise, model], JUDGE)
+
+    def trained(self, name, file, words, changes):
+        workdir = self.folder / name
         if not (workdir / "finished").exists():
-            words = [f"--config.{field}={value}" for field, value in changes.items()]
-            print(f"{name}, {variant}", flush=True)
-            if sequences.train(read(CONFIGS / file, VARIANTS[variant] + words), workdir).status != "finished":
+            print(name, flush=True)
+            config = read(CONFIGS / file, words + [f"--config.{field}={value}" for field, value in changes.items()])
+            if sequences.train(config, workdir).status != "finished":
                 return None
             write(workdir / "finished", "")
         return workdir
 
-    def drawn(self, workdir, loaded, gamma, steps, label):
-        """1,024 samples of a class, kept as tokens."""
-        path = workdir / "samples" / f"gamma{gamma:g}-steps{steps}.npz"
+    def drawn(self, workdir, loaded, gamma, steps, label, judge=None):
+        """1,024 samples of a class, kept as tokens, by D-CFG or by the classifier in the folder `judge`."""
+        by = "" if judge is None else f"-{judge.name}"
+        path = workdir / "samples" / f"gamma{gamma:g}-steps{steps}{by}.npz"
         experiment, params, _ = loaded
         if not path.is_file():
             labels = np.full(SAMPLES, label) if experiment.null is not None else None
-            spec = {"name": "ancestral", "steps": steps}
-            tokens, _ = sequences.samples(
-                experiment, params, SAMPLES, seed=2, labels=labels, gamma=gamma, sampler=spec, progress=progress
-            )
+            spec, guide = {"name": "ancestral", "steps": steps}, judge and advised(workdir, experiment, judge)
+            chosen = {"gamma": gamma, "sampler": spec, "guide": guide, "progress": progress}
+            tokens, _ = sequences.samples(experiment, params, SAMPLES, seed=2, labels=labels, **chosen)
             path.parent.mkdir(exist_ok=True)
             write(path, npz({"tokens": tokens}))
         with np.load(path) as arrays:
@@ -104,6 +125,36 @@ def progress(done, n):
 def steps_of(variant):
     """Step counts that make a difference: an autoregressive model has as many as tokens."""
     return (0,) if variant == "autoregressive" else STEPS
+
+
+def counted(drawn, known):
+    """How many are valid, unique and new, and the means of their properties."""
+    found = metrics.molecules.measure(drawn.texts(), known)
+    means = {key: list(value) for key, value in found.means.items()}
+    counts = {"valid": found.valid, "unique": found.unique, "novel": found.novel}
+    return counts | {"stderr": found.validity.stderr, "means": means}
+
+
+def judged(bench, known):
+    """Figures of QM9 models that are steered by classifiers; False where one was interrupted."""
+    for name, (reads, variants) in JUDGES.items():
+        for variant in variants:
+            workdir, judge = bench.run("qm9", variant), None
+            judge = workdir and bench.judge(variant, reads)
+            if judge is None:
+                return False
+            steps = 0 if variant == "autoregressive" else JUDGED_STEPS
+            for gamma in JUDGED_GAMMAS:
+
+                def measured(workdir=workdir, judge=judge, gamma=gamma, steps=steps):
+                    return counted(bench.drawn(workdir, sequences.load(workdir), gamma, steps, 1, judge), known())
+
+                print(name, variant, gamma, bench.figure(f"judged/{name}/{variant}/{gamma}", measured), flush=True)
+            accuracy = bench.figure(
+                f"judged/{name}/{variant}", lambda judge=judge: sequences.evaluate(judge)["metrics"]
+            )
+            print(name, variant, accuracy, flush=True)
+    return True
 
 
 def molecules(bench, name, known):
@@ -120,10 +171,7 @@ def molecules(bench, name, known):
                 loaded = loaded or sequences.load(workdir)
 
                 def measured(loaded=loaded, workdir=workdir, gamma=gamma, steps=steps):
-                    found = metrics.molecules.measure(bench.drawn(workdir, loaded, gamma, steps, 1).texts(), known())
-                    means = {key: list(value) for key, value in found.means.items()}
-                    counts = {"valid": found.valid, "unique": found.unique, "novel": found.novel}
-                    return counts | {"stderr": found.validity.stderr, "means": means}
+                    return counted(bench.drawn(workdir, loaded, gamma, steps, 1), known())
 
                 print(
                     name, variant, steps, gamma, bench.figure(f"{name}/{variant}/{steps}/{gamma}", measured), flush=True
@@ -179,6 +227,32 @@ def page(found, chosen):
                         f"| {row['novel']} | {mean[0]:.3f} +- {mean[1]:.3f} |"
                     )
         lines.append("")
+    if "qm9-judges" in chosen:
+        lines += [
+            "## QM9, steered by classifiers",
+            "",
+            "The model without its class, asked for qed above its .9 quantile by a classifier trained on the same data",
+            f"(width {JUDGE['network.width']}, {JUDGE['train.steps']:,} steps), in {JUDGED_STEPS} steps. gamma = 0 asks"
+            " none; at 1 D-CBG and FUDGE are Bayes'",
+            "rule; NOS and PPLM move hidden states by steps of gamma .1. A classifier's own figures: how often it is",
+            "right of held-out molecules that are whole, where the commonest class is right in",
+            f"{found['judged/FUDGE/autoregressive']['chance']:.3f}.",
+            "",
+            "| steered by | model | classifier | gamma | valid | unique | novel | qed |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for name, (_, variants) in JUDGES.items():
+            for variant in variants:
+                own = found[f"judged/{name}/{variant}"]["rows"]
+                right = own[-1 if variant == "autoregressive" else 0]["accuracy"]
+                for gamma in JUDGED_GAMMAS:
+                    row = found[f"judged/{name}/{variant}/{gamma}"]
+                    mean = row["means"]["qed"]
+                    lines.append(
+                        f"| {name} | {variant} | {right[0]:.3f} | {gamma:g} | {row['valid'] / SAMPLES:.3f} "
+                        f"| {row['unique']} | {row['novel']} | {mean[0]:.3f} +- {mean[1]:.3f} |"
+                    )
+        lines.append("")
     if "dna" in chosen:
         lines += ["## Regulatory DNA, told the cell type", ""]
         for variant in ("absorbing", "uniform"):
@@ -206,7 +280,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/sequences"))
     parser.add_argument("--docs", type=Path, default=CONFIGS.parent / "docs")
     parser.add_argument(
-        "--only", nargs="+", choices=RUNS, default=DEFAULT, help="which parts; qm9-larger wants an accelerator"
+        "--only",
+        nargs="+",
+        choices=[*RUNS, "qm9-judges"],
+        default=DEFAULT,
+        help="which parts; qm9-larger wants an accelerator",
     )
     options = parser.parse_args()
     bench, known = Bench(options.folder), []
@@ -217,6 +295,10 @@ def main() -> None:
         return known[0]
 
     for name in options.only:
+        if name == "qm9-judges":
+            if not judged(bench, lambda: training_set(options.folder / "qm9-autoregressive")):
+                return
+            continue
         if name in PROPERTY:
             if not molecules(bench, name, lambda: training_set(options.folder / "qm9-autoregressive")):
                 return

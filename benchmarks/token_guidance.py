@@ -22,12 +22,11 @@ from token_toys import (  # noqa: E402
     jump_law,
     one_token,
     power_law,
-    reverse_rate,
     two_tokens,
 )
 
 from jaxdiff import guidance, processes  # noqa: E402
-from jaxdiff.samplers.categorical import ancestral, euler  # noqa: E402
+from jaxdiff.samplers.categorical import ancestral, euler, reverse_rate, tau_leaping  # noqa: E402
 
 STEPS = (8, 32, 128, 512)
 
@@ -88,6 +87,13 @@ def to_the_rates():
         for when in "ts":
             guided = guidance.classifier_based(step, log_prob, 2.0, classifier_time=when)
             row(f"{kernel.__name__}, D-CBG at {when}", distances(guided, null, process, law, STEPS, limit))
+    for kernel in (euler, tau_leaping):
+        for name, rate, denoise in (
+            ("tempered_rate", guidance.tempered_rate(reverse_rate(process), null, 2.0), conditional),
+            ("classifier_rate", guidance.classifier_rate(reverse_rate(process), log_prob, 2.0), null),
+        ):
+            guided = kernel(process, rate)
+            row(f"{kernel.__name__} of {name}", distances(guided, denoise, process, law, STEPS, limit))
 
 
 def shown():

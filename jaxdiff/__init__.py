@@ -28,6 +28,7 @@ __all__ = [
     "recipes",
     "samplers",
     "schedules",
+    "theory",
     "training",
     "types",
 ]

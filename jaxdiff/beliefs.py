@@ -11,8 +11,8 @@ and the first two are one, which is why nobody had to tell them apart there; und
 place costs .93 nats on a toy of two tokens. So a belief carries its meaning in its type, and whatever takes one
 translates it: any loss trains any belief to its own meaning, and any sampler draws from it rightly.
 
-Each is an array of logits of one example, tokens last. Where the absorbing process shows a token, the leave-one-out
-belief of it cannot be had from the others, and nothing asks for it: there the posterior is handed on."""
+Each is an array of logits of one example, tokens last. Where the absorbing process shows a token, the posterior is
+certain, and the leave-one-out belief cannot be had from it: nothing asks for that, and the logits are handed on."""
 
 from typing import Any
 
@@ -70,12 +70,17 @@ def leave_one_out(process: Categorical, belief: Any, z: Tokens, t: Time) -> LogP
 
 
 def posterior(process: Categorical, belief: Any, z: Tokens, t: Time) -> LogProbs:
-    """log p(x0^l | z_t), (..., vocab), of any belief."""
+    """log p(x0^l | z_t), (..., vocab), of any belief.
+
+    What cannot have become z is left out, whatever the belief says of it: a token that the absorbing process shows is
+    certain."""
+    seen = log_likelihood(process, z, t)
     if isinstance(belief, Posterior):
         _check(process, belief, z)
-        return jax.nn.log_softmax(belief.logits, -1)
-    logs = leave_one_out(process, belief, z, t)
-    return normalized(logs + log_likelihood(process, z, t).astype(logs.dtype), logs)
+        logs, seen = jax.nn.log_softmax(belief.logits, -1), jnp.where(jnp.isneginf(seen), -jnp.inf, 0)
+    else:
+        logs = leave_one_out(process, belief, z, t)
+    return normalized(logs + seen.astype(logs.dtype), logs)
 
 
 def score(process: Categorical, belief: Any, z: Tokens, t: Time) -> LogProbs:

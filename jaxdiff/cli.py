@@ -7,6 +7,7 @@ it needs, so that help and mistakes answer at once."""
 import argparse
 import ast
 import errno
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -167,7 +168,13 @@ def _sample_flags(parser):
         "--steps", type=int, help="steps of the sampler; edm calls the model twice in each but the last"
     )
     parser.add_argument("--guidance", type=float, help="weight of the guidance; 1 is none (the config's)")
-    parser.add_argument("--guide", type=Path, metavar="FOLDER", help="a weaker model's run to be guided away from")
+    parser.add_argument(
+        "--guide",
+        type=Path,
+        metavar="FOLDER",
+        help="a weaker model's run to be guided away from; tokens: a classifier's",
+    )
+    _steering(parser)
     parser.add_argument("--ema_width", type=float, help="which average, by its relative width (the config's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
     parser.add_argument(
@@ -178,20 +185,42 @@ def _sample_flags(parser):
 def _sample(options):
     names = ("n", "labels", "sampler", "steps", "guidance", "seed")
     chosen = {name: getattr(options, name) for name in names}
-    chosen |= {name: value for name in ("guide", "ema_width") if (value := getattr(options, name)) is not None}
-    print(f"wrote {_ability(_recipe_of(options.workdir), 'sample')(options.workdir, options.out, **chosen)}")
+    chosen |= _given(options, "guide", "steering", "ema_width")
+    sample = _taking(_recipe_of(options.workdir), "sample", chosen)
+    print(f"wrote {sample(options.workdir, options.out, **chosen)}")
+
+
+def _steering(parser):
+    parser.add_argument(
+        "--steering",
+        type=_spec,
+        metavar="NAME",
+        help="tokens: tempered, classifier_based, nos, fudge, pplm (what fits)",
+    )
+
+
+def _given(options, *names):
+    """The flags of these names that have a value."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def _evaluate_flags(parser):
     _workdir(parser)
     parser.add_argument("--seed", type=int, default=1, help="seed of the samples that are measured (1)")
+    parser.add_argument("--guide", type=Path, metavar="FOLDER", help="tokens: a classifier's run to be steered by")
+    _steering(parser)
     parser.add_argument(
         "--likelihood", action="store_true", help="measure bits per dimension (tokens: per token) of held-out data"
+    )
+    parser.add_argument(
+        "--theory", action="store_true", help="measure excess loss, error budget and memorisation (images)"
     )
     parser.add_argument("--draws", type=int, help="with --likelihood: draws of the noise an example (the config's)")
     parser.add_argument("--reference", type=Path, metavar="FILE", help="an .npz of statistics to compare with instead")
     _features(parser)
-    parser.add_argument("--n", type=int, help="with --reference, samples a seed; with --likelihood, examples")
+    parser.add_argument(
+        "--n", type=int, help="with --reference, samples a seed; with --likelihood or --theory, examples"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="with --reference: how many sets of samples (1)")
 
 
@@ -201,10 +230,20 @@ def _features(parser):
 
 def _evaluate(options):
     recipe = _recipe_of(options.workdir)
-    if options.likelihood and options.reference is not None:
-        raise InputError("--likelihood and --reference are two measurements; give one, then the other")
+    if sum((options.likelihood, options.theory, options.reference is not None)) > 1:
+        raise InputError("--likelihood, --theory and --reference are three measurements; give one, then another")
     if options.draws is not None and not options.likelihood:
         raise InputError("--draws goes with --likelihood: how often each image's noise is drawn")
+    if (options.likelihood or options.reference is not None) and (options.guide or options.steering):
+        raise InputError(
+            "--guide and --steering change what is drawn; leave them out with --likelihood and --reference"
+        )
+    if options.theory:
+        if options.features or options.seeds != 1 or options.guide or options.steering:
+            raise InputError("--features, --seeds, --guide and --steering go with other measurements than --theory")
+        _ability(recipe, "theory")(options.workdir, n=options.n, seed=options.seed)
+        print(f"wrote {options.workdir / 'theory.json'}; now: jaxdiff report --workdir={options.workdir}")
+        return
     if options.likelihood:
         if options.features or options.seeds != 1:
             raise InputError("--features and --seeds go with --reference, not with --likelihood")
@@ -223,7 +262,8 @@ def _evaluate(options):
             "--features, --n and --seeds go with --reference, --n with --likelihood too; give the .npz of "
             "`jaxdiff statistics`"
         )
-    _ability(recipe, "evaluate")(options.workdir, seed=options.seed)
+    chosen = _given(options, "guide", "steering")
+    _taking(recipe, "evaluate", chosen)(options.workdir, seed=options.seed, **chosen)
     print(f"wrote {options.workdir / 'metrics.json'}; now: jaxdiff report --workdir={options.workdir}")
 
 
@@ -295,6 +335,15 @@ def _ability(recipe, name) -> Any:
     return getattr(recipe, name)
 
 
+def _taking(recipe, name, chosen) -> Any:
+    """The same, refused where it takes no such flags."""
+    ability = _ability(recipe, name)
+    strange = [word for word in chosen if word not in inspect.signature(ability).parameters]
+    if strange:
+        raise InputError(f"`{name}` of {recipe.__name__.rpartition('.')[2]} takes no --{strange[0]}; leave it out")
+    return ability
+
+
 def _recipe_of(workdir):
     from jaxdiff.recipes.workdir import recall
 
@@ -332,12 +381,15 @@ depends on its seed, its label and its place alone, not on --n.""",
         """examples:
   jaxdiff evaluate --workdir=runs/digits
   jaxdiff evaluate --workdir=runs/digits --likelihood
+  jaxdiff evaluate --workdir=runs/digits --theory
   jaxdiff evaluate --workdir=runs/digits --reference=digits.npz --n=10000 --seeds=3
 
 Draws as the config's `sample` says, measures as its `evaluate` says, and writes FOLDER/metrics.json and the pictures of
 the report, FOLDER/evaluation.npz. With --likelihood: bits per dimension by the variational bound and by the probability
-flow, to FOLDER/likelihood.json and the report. With --reference: the Frechet distance to the statistics of `jaxdiff
-statistics`, or any .npz with mu and sigma, in the features that the file was made with, to FOLDER/frechet.json.""",
+flow, to FOLDER/likelihood.json and the report. With --theory: the loss above that of the training set's own optimum,
+the three terms of the sampling error, and whether samples are copies, to FOLDER/theory.json and the report. With
+--reference: the Frechet distance to the statistics of `jaxdiff statistics`, or any .npz with mu and sigma, in the
+features that the file was made with, to FOLDER/frechet.json.""",
         _evaluate_flags,
         _evaluate,
     ),

@@ -3,6 +3,8 @@ process, row, weight or stepper is proven by one line here."""
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
+
 import jaxdiff as jd
 from jaxdiff import alphas, grids, parameterizations, processes, samplers
 from jaxdiff.losses import weights
@@ -47,6 +49,12 @@ WEIGHTS = {
     "likelihood": weights.likelihood,
 }
 
+
+def squared_step(high, low):
+    """A cost whose best grid is even in ln sigma."""
+    return jnp.log(high / low) ** 2
+
+
 GRIDS = {
     "uniform": grids.uniform,
     "karras": grids.karras,
@@ -54,6 +62,7 @@ GRIDS = {
     "vp": grids.vp,
     "ve": grids.ve,
     "iddpm": grids.iddpm,
+    "optimal": lambda process, n: grids.optimal(process, n, squared_step, candidates=max(32, 2 * n)),
 }
 
 TRAINING_TIMES = {

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from jaxdiff import beliefs
 from jaxdiff.errors import InputError
@@ -38,19 +38,15 @@ class TokenDenoiser(eqx.Module):
 
     def __call__(self, x, t):
         z, network = x, self.network
-        level = jnp.zeros(()) if network.level is None else network.level(network.process, as_array(t))
-        floats = [leaf.dtype for leaf in jax.tree.leaves(self.params) if eqx.is_inexact_array(leaf)]
-        if floats:
-            level = level.astype(jnp.result_type(*floats))
         cond = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], self.cond)
         options = {} if self.key is None else {"key": self.key}
-        logits = network.apply(self.params, z[None], level[None], cond, **options)
+        logits = network.apply(self.params, z[None], network.heard(self.params, t), cond, **options)
         if not eqx.is_inexact_array(logits) or logits.shape[:-1] != (1, *z.shape):
             got = f"{logits.dtype} of shape {logits.shape}" if eqx.is_array(logits) else f"a {type(logits).__name__}"
             raise InputError(
                 f"the network returned {got} for tokens of shape {(1, *z.shape)}, expected logits for each token"
             )
-        return network.meaning(logits[0].astype(jnp.promote_types(logits.dtype, jnp.float32)))
+        return network.meant(logits[0])
 
 
 class TokenNetwork(eqx.Module):
@@ -64,6 +60,16 @@ class TokenNetwork(eqx.Module):
     def __call__(self, params: PyTree[Any], cond: PyTree[Any] = None, *, key: PRNGKey | None = None) -> TokenDenoiser:
         """The denoiser of one example, given parameters and that example's own conditioning; `key` turns dropout on."""
         return TokenDenoiser(self, params, cond, key)
+
+    def heard(self, params: PyTree[Any], t: Time) -> Array:
+        """What the network hears of the time, (1,), in the dtype of its parameters; 0 where it hears nothing."""
+        level = jnp.zeros(()) if self.level is None else self.level(self.process, as_array(t))
+        floats = [leaf.dtype for leaf in jax.tree.leaves(params) if eqx.is_inexact_array(leaf)]
+        return (level.astype(jnp.result_type(*floats)) if floats else level)[None]
+
+    def meant(self, logits: Array) -> beliefs.Belief:
+        """One example's logits as the belief that they are, in float32 at least."""
+        return self.meaning(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
     def bind(self, params: PyTree[Any]) -> Callable[..., TokenDenoiser]:
         """cond -> Denoiser, the form that `samplers.draw` maps over examples."""

@@ -1,5 +1,6 @@
-"""At which times to sample (`sampling`), and at which to train and to integrate (`training`)."""
+"""At which times to sample (`sampling`, `fitted`), and at which to train and to integrate (`training`)."""
 
+from jaxdiff.grids.fitted import optimal
 from jaxdiff.grids.sampling import iddpm, karras, logsnr, uniform, ve, vp
 from jaxdiff.grids.training import (
     Law,
@@ -33,6 +34,7 @@ __all__ = [
     "log_times",
     "lognormal_times",
     "logsnr",
+    "optimal",
     "quadrature_times",
     "rest_times",
     "soft_truncated",

@@ -20,7 +20,7 @@ Grid = Float[Array, " n_1"]
 
 def uniform(process: Gaussian | Categorical, n: int) -> Grid:
     """t_i = 1 - i / n, of any process: tokens have no sigma / alpha for the other grids to be made of."""
-    _positive(n)
+    counted(n)
     return jnp.linspace(1.0, 0.0, n + 1)
 
 
@@ -74,7 +74,7 @@ def iddpm(
 ) -> Grid:
     """Levels picked evenly from improved DDPM's table u_j between sigma_min and sigma_max (Karras et al. 2022, Table
     1)."""
-    _positive(n)
+    counted(n)
     ordered(sigma_min, sigma_max)
     return known(_picked, process, n, sigma_min, sigma_max, steps, c1, c2)
 
@@ -88,17 +88,24 @@ def _picked(process, n, sigma_min, sigma_max, steps, c1, c2) -> Grid:
         keep.sum(), keep.sum() > 0, "no iDDPM noise level lies in the process's range; widen sigma_min, sigma_max"
     )
     picked = first + jnp.round((count - 1).astype(table.dtype) * (jnp.arange(n) / max(n - 1, 1))).astype(int)
-    return _times(process, table[picked])
+    return falling_times(process, table[picked])
 
 
 def _levels(process, n, ramp, sigma_min, sigma_max, default_min, default_max, cap=False) -> Grid:
     """Times of ramp(u, low, high), u from 0 to 1; `cap` keeps the published ends where the process reaches further."""
-    _positive(n)
+    counted(n)
     ordered(sigma_min, sigma_max)
     return known(_spaced, process, n, ramp, sigma_min, sigma_max, default_min, default_max, cap)
 
 
 def _spaced(process, n, ramp, sigma_min, sigma_max, default_min, default_max, cap) -> Grid:
+    low, high, noisy_end = ends(process, sigma_min, sigma_max, default_min, default_max, cap)
+    u = jnp.minimum(jnp.arange(n) / jnp.where(noisy_end, n, max(n - 1, 1)), 1.0)
+    return falling_times(process, ramp(u, low, high), starts_at_one=sigma_max is None and not cap)
+
+
+def ends(process, sigma_min, sigma_max, default_min, default_max, cap=False):
+    """The lowest and the highest level of a grid, and whether the process itself ends at the lowest."""
     lowest, highest = reach(process)
     low = jnp.maximum(lowest, default_min) if sigma_min is None else _within(sigma_min, lowest, highest, "sigma_min")
     if sigma_max is not None:
@@ -109,12 +116,11 @@ def _spaced(process, n, ramp, sigma_min, sigma_max, default_min, default_max, ca
         high = jnp.where(jnp.isfinite(highest), highest, default_max)
     low = require(low, low < high, f"sigma_min {shown(low)} is not below sigma_max {shown(high)}; widen the range")
     # A process without noise at t = 0 spends its last step from sigma_min to there; one with noise ends at sigma_min.
-    noisy_end = low <= lowest
-    u = jnp.minimum(jnp.arange(n) / jnp.where(noisy_end, n, max(n - 1, 1)), 1.0)
-    return _times(process, ramp(u, low, high), starts_at_one=sigma_max is None and not cap)
+    return low, high, low <= lowest
 
 
-def _times(process, ratios, starts_at_one=False) -> Grid:
+def falling_times(process, ratios, starts_at_one=False) -> Grid:
+    """The times of falling levels, and t = 0 after them."""
     t = process.time_of(ratios)
     # The prior lives at t = 1 exactly; rounding, or alpha(1) = 0, may have put the first level below it.
     first = jnp.ones_like(t[:1]) if starts_at_one else jnp.minimum(t[:1], 1)
@@ -129,6 +135,6 @@ def _within(value, low, high, name):
     return jnp.clip(require(as_array(value), ok, message), low, high)
 
 
-def _positive(n):
+def counted(n):
     if not isinstance(n, int | np.integer) or n < 1:
         raise InputError(f"a sampling grid got n={n!r} steps, expected a whole number of at least 1")

@@ -19,7 +19,7 @@ from jaxdiff.beliefs import Belief, posterior
 from jaxdiff.errors import InputError
 from jaxdiff.guidance.discrete import is_known
 from jaxdiff.numerics import as_array, concrete, keys_of, known, partial
-from jaxdiff.processes.categorical import Categorical, LogProbs, log_likelihood, normalized
+from jaxdiff.processes.categorical import Categorical, LogProbs
 from jaxdiff.types import Denoiser, PRNGKey, Scalar
 
 SMALLEST = 1e-10  # below any gradient that counts: Adagrad divides 0 by it
@@ -70,20 +70,14 @@ class _Nos(eqx.Module):
         belief = self.head(h, t)
         if not self.steps:
             return belief
-        before = self._believed(belief, x, t)
+        before = posterior(self.process, belief, x, t)
 
         def loss(delta):
             moved = jax.tree.map(jnp.add, h, delta)
-            near = divergence(before, self._believed(self.head(moved, t), x, t))
+            near = divergence(before, posterior(self.process, self.head(moved, t), x, t))
             return self.strength.astype(near.dtype) * near - self.log_prob(moved, t).astype(near.dtype)
 
         return self.head(jax.tree.map(jnp.add, h, self._adagrad(loss, h, t)), t)
-
-    def _believed(self, belief, z, t):
-        """log p(x0 | z_t); of a token that is shown, that it is it."""
-        logs = posterior(self.process, belief, z, t)
-        never = jnp.isneginf(log_likelihood(self.process, z, t))
-        return normalized(jnp.where(never, -jnp.inf, logs), logs)
 
     def _adagrad(self, loss, h, t):
         def step(state, i):

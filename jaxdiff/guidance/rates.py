@@ -6,7 +6,8 @@ They are what `tempered` and `classifier_based` tend to as steps become many: of
 probability h R, so tempered probabilities are tempered rates, and the normaliser is 1 + O(h).
 
 A rate is rate(denoise, z, t) -> the log-rates from z to every state at each position, (..., states), -inf at z itself
-and where there is no jump; a pytree, as kernels are."""
+and where there is no jump; a pytree, as kernels are. Without guidance it is `samplers.categorical.reverse_rate`, and
+`euler` and `tau_leaping` there take a guided one."""
 
 from collections.abc import Callable
 

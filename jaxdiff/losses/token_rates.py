@@ -25,9 +25,7 @@ from jaxdiff.processes.categorical import (
     Mixing,
     Share,
     Tokens,
-    log_likelihood,
     log_posterior,
-    normalized,
     one_hot_logs,
 )
 from jaxdiff.types import Scalar, Time
@@ -84,14 +82,14 @@ def step(process: Categorical, belief: Any, x0: Tokens, z: Tokens, t: Time, s: T
 
 def surprise(process: Categorical, belief: Any, x0: Tokens, z: Tokens, t: Time) -> Costs:
     """-log p(x0 | z_t), 0 where z leaves no doubt."""
-    return -taken(_posterior(process, belief, z, t), x0)
+    return -taken(beliefs.posterior(process, belief, z, t), x0)
 
 
 def flow(process: Mixing, belief: Any, x0: Tokens, z: Tokens, t: Time) -> Costs:
     """-alpha' / (1 - alpha) (1[z = x0] - p(z | z_t) - 1[z != x0] log p(x0 | z_t)) (Gat et al. 2024; Shaul et al.
     2024)."""
     fall, _, rest = schedule(process, t)
-    log_p = _posterior(process, belief, z, t)
+    log_p = beliefs.posterior(process, belief, z, t)
     log_x, data = taken(log_p, x0), z < process.vocab
     stays = jnp.where(data, jnp.exp(taken(log_p, jnp.where(data, z, 0))), 0)
     return fall / above_0(rest) * jnp.where(z == x0, -jnp.expm1(log_x), -log_x - stays)
@@ -155,13 +153,6 @@ def taken(logs: LogProbs, at: Tokens) -> Costs:
 def above_0(x: Array) -> Array:
     """x, or the smallest number above 0: for a divisor that is 0 at an end alone."""
     return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
-
-
-def _posterior(process, belief, z, t):
-    """log p(x0 | z_t); what cannot have become z is left out, whatever the belief says of it."""
-    logs = beliefs.posterior(process, belief, z, t)
-    excluded = jnp.isneginf(log_likelihood(process, z, t))
-    return normalized(jnp.where(excluded, -jnp.inf, logs), logs)
 
 
 def _log_lift(alpha, rest, lift):

@@ -1,5 +1,5 @@
 """What generated text is worth without reading it: how even its letters are, how often it repeats itself, and, for a
-model of it, perplexity and bits per character; every mean with its standard error over sequences.
+model of it, perplexity; every mean with its standard error over sequences (`likelihood.bits_per_token` has the bits).
 
 Low entropy and low perplexity together are the mark of text that repeats: print them side by side."""
 
@@ -12,13 +12,6 @@ import numpy as np
 from jaxdiff.errors import InputError
 from jaxdiff.metrics.estimate import Estimate, Values, mean, ratio
 from jaxdiff.metrics.inputs import Table, whole
-
-
-def bits_per_character(nats: Values, characters: Values) -> Estimate:
-    """sum(nats) / sum(characters) / log 2 of (N,) negative log-likelihoods, or bounds of them, in nats, each of so many
-    characters (or tokens, or bytes: then it is bits per token or per byte). InputError as `estimate.ratio`."""
-    found = ratio(nats, characters, "negative log-likelihoods")
-    return Estimate(found.value / math.log(2), found.stderr / math.log(2), found.n)
 
 
 def perplexity(nats: Values, tokens: Values) -> Estimate:

@@ -5,8 +5,7 @@ prefixes is causal: column l is p(y | tokens 0 to l), which is what guides an au
 2021), and it reads token by token with a cache. One of hidden states reads what another network made of the tokens
 (`net.hidden`), for guidance that moves the hidden state (NOS: Gruver et al. 2023; PPLM: Dathathri et al. 2020)."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -17,7 +16,6 @@ from jaxdiff.errors import InputError
 from jaxdiff.networks.layers import linear
 from jaxdiff.networks.pooling import Pool, Pooled, join
 from jaxdiff.networks.token_backbone import Cache, TokenBackbone, Tokens
-from jaxdiff.networks.token_dit import TokenDiT
 
 
 class PrefixCache(NamedTuple):
@@ -28,31 +26,28 @@ class PrefixCache(NamedTuple):
 
 
 class TokenClassifier(nnx.Module):
-    """Tokens (B, L) or probabilities (B, L, states) -> class logits (B, num_classes), or (B, L, num_classes) of every
-    prefix: a token network whose hidden states are averaged before its head.
+    """Tokens (B, L) or probabilities (B, L, states) -> class logits (B, classes), or (B, L, classes) of every prefix:
+    a token network whose hidden states are averaged before its head.
 
     `hidden(tokens, c_noise)` and `head(hidden, c_noise, mask)` are the two halves."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        states: int,
-        *,
-        trunk: Callable[..., TokenBackbone] = TokenDiT,
-        attention: bool = False,
-        prefix: bool = False,
-        time_conditioned: bool = False,
-        rngs: nnx.Rngs,
-        **options: Any,
-    ):
-        """`trunk` is `TokenDiT` or `StateSpace`, and `options` are its own; `attention` weighs the tokens of the
-        mean by a learned query; `prefix` makes it causal."""
-        options |= {"states": states, "causal": prefix, "time_conditioned": time_conditioned}
-        self.trunk = trunk(num_classes, **options, rngs=rngs)
-        shape = {"attention": attention, "prefix": prefix}
-        self.pool = Pool(self.trunk.width, **shape, param_dtype=self.trunk.param_dtype, rngs=rngs)
-        self.num_classes, self.states, self.prefix = num_classes, states, prefix
-        self.time_conditioned = time_conditioned
+    def __init__(self, trunk: TokenBackbone, *, attention: bool = False, rngs: nnx.Rngs):
+        """`trunk` is a `TokenDiT` or `StateSpace` whose `vocab` is the number of classes; a causal one makes a
+        classifier of prefixes. `attention` weighs the tokens of the mean by a learned query."""
+        if trunk.num_classes is not None:
+            raise InputError(
+                f"a classifier got a trunk that is told one of {trunk.num_classes} classes: it would be told the "
+                "answer; build it with num_classes=None"
+            )
+        self.trunk, self.prefix = trunk, trunk.causal
+        self.pool = Pool(
+            trunk.width, attention=attention, prefix=trunk.causal, param_dtype=trunk.param_dtype, rngs=rngs
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes that it tells apart."""
+        return self.trunk.vocab
 
     def __call__(
         self,
@@ -143,3 +138,14 @@ class HiddenClassifier(nnx.Module):
                 f"it those of the network that it was made for"
             )
         return self.out(self.pool(hidden, mask))
+
+    def nothing(self, batch: int) -> Pooled:
+        """The empty prefix."""
+        return self.pool.nothing(batch)
+
+    def step(
+        self, hidden: Float[Array, "batch width"], before: Pooled, c_noise: Float[Array, " batch"] | None = None
+    ) -> tuple[Float[Array, "batch classes"], Pooled]:
+        """Class logits (B, classes) of the prefix with one more hidden state (B, width), and the prefix."""
+        pooled = join(before, self.pool.one(hidden))
+        return self.out(pooled.mean()), pooled

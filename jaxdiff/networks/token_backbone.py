@@ -11,6 +11,7 @@ tokens alone, so that a mask cannot be predicted. Each is a pure function by `fu
 A causal network's column l hears tokens 0 to l. Reading them one by one with a cache gives the columns of the whole
 pass to float rounding, at the cost of one token each."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -56,12 +57,15 @@ class TokenBackbone(nnx.Module):
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
+        positions: int = 0,
     ):
         states = vocab if states is None else states
         if vocab < 1 or states < 1 or width < 1 or cond_dim < 1:
             raise InputError(
                 f"vocab={vocab}, states={states}, width={width}, cond_dim={cond_dim}: expected positive numbers"
             )
+        if positions < 0:
+            raise InputError(f"positions={positions}: expected how many places are learned, or 0 for none")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout={dropout}: expected a rate in [0, 1)")
         self.vocab, self.states, self.width = vocab, states, width
@@ -69,6 +73,8 @@ class TokenBackbone(nnx.Module):
         self.remat, self.dtype, self.param_dtype = remat, jnp.dtype(dtype), jnp.dtype(param_dtype)
         kind = {"dtype": self.dtype, "param_dtype": self.param_dtype, "rngs": rngs}
         self.embed = TokenEmbedding(states, width, **kind)
+        draw = nnx.initializers.normal(1 / math.sqrt(width))  # as the embedding of ids
+        self.places = nnx.Param(draw(rngs.params(), (positions, width), self.param_dtype)) if positions else None
         self.conditioning = TokenConditioning(
             cond_dim, time_conditioned=time_conditioned, num_classes=num_classes, **kind
         )
@@ -109,7 +115,7 @@ class TokenBackbone(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch columns width"]:
         """The last hidden state (B, L, width), which `head` reads; arguments as in the call."""
-        h = self.embed(tokens)
+        h = self._placed(self.embed(tokens), 0)
         if mask is not None and mask.shape != h.shape[:2]:
             raise InputError(f"mask has shape {mask.shape} for tokens of {h.shape[:2]}: expected one truth a token")
         c = self.conditioning(len(h), c_noise, cond)
@@ -129,6 +135,19 @@ class TokenBackbone(nnx.Module):
         shift, scale = self.modulation(self.conditioning(len(hidden), c_noise, cond))
         return self.out(modulate(self.norm(hidden), shift, scale))
 
+    def _placed(self, h: Array, start: Int[Array, ""] | int) -> Array:
+        """Tokens with the vectors of their places added, where the network has such."""
+        if self.places is None:
+            return h
+        places = self.places[...].astype(h.dtype)
+        if h.shape[1] > len(places):
+            raise InputError(
+                f"a sequence has {h.shape[1]} tokens and this network learned {len(places)} places: build it with more "
+                "positions"
+            )
+        at = start + jnp.arange(h.shape[1])
+        return h + places.at[at].get(mode="fill", fill_value=jnp.nan)
+
     def init_cache(self, batch: int, length: int) -> Cache:
         """An empty cache for `batch` sequences of at most `length` tokens."""
         return Cache(jnp.zeros((), jnp.int32), tuple(block.memory(batch, length) for block in self.blocks))
@@ -147,7 +166,7 @@ class TokenBackbone(nnx.Module):
             raise InputError(
                 f"this {type(self).__name__} hears tokens on both sides, so it cannot step: build it with causal=True"
             )
-        h, c = self.embed(token[:, None]), self.conditioning(len(token), c_noise, cond)
+        h, c = self._placed(self.embed(token[:, None]), cache.position), self.conditioning(len(token), c_noise, cond)
         layers = []
         for block, memory in zip(self.blocks, cache.layers, strict=True):
             h, memory = block.step(h, memory, c, cache.position)

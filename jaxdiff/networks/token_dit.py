@@ -38,6 +38,7 @@ class TokenDiT(TokenBackbone):
         num_classes: int | None = None,
         time_conditioned: bool | None = None,
         causal: bool = False,
+        positions: int = 0,
         qk_norm: bool = False,
         dropout: float = 0.0,
         remat: bool = False,
@@ -46,8 +47,10 @@ class TokenDiT(TokenBackbone):
         rngs: nnx.Rngs,
     ):
         """`states` counts the ids that it reads (`vocab` unless given, vocab + 1 with a mask); `time_conditioned` is
-        true unless it is causal; `qk_norm` normalises queries and keys (Dehghani et al. 2023), for high learning
-        rates; `remat` keeps only the blocks' inputs for the backward pass."""
+        true unless it is causal; `positions` counts the places that have a learned vector of their own, beside the
+        rotary ones, which tell no place from another where all tokens are masked; `qk_norm` normalises queries and
+        keys (Dehghani et al. 2023), for high learning rates; `remat` keeps only the blocks' inputs for the backward
+        pass."""
         if depth < 1 or heads < 1 or width % (2 * heads):
             raise InputError(
                 f"TokenDiT with width={width}, depth={depth}, heads={heads}: expected a block or more, and heads of an "
@@ -62,6 +65,7 @@ class TokenDiT(TokenBackbone):
             num_classes=num_classes,
             time_conditioned=not causal if time_conditioned is None else time_conditioned,
             causal=causal,
+            positions=positions,
             centre=True,
             bias=True,
             dropout=dropout,

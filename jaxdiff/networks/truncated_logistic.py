@@ -11,6 +11,8 @@ forms of this number, has nothing to fix here.
 The network sees the level as 2 v / (vocab - 1) - 1, and where the process has a mask, a channel of its own says so: a
 masked pixel is 0 there, and no level brighter than white."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,8 +30,18 @@ class TruncatedLogistic(nnx.Module):
     """Ids (B, *spatial, channels) or probabilities (B, *spatial, channels, states), c_noise (B,), labels (B,) ->
     log-probabilities (B, *spatial, channels, vocab)."""
 
-    def __init__(self, vocab: int, channels: int, *, states: int | None = None, rngs: nnx.Rngs, **options: Any):
-        """`states` counts the ids that it reads: `vocab` unless given, vocab + 1 with a mask; `options` are those of
+    def __init__(
+        self,
+        vocab: int,
+        channels: int,
+        *,
+        states: int | None = None,
+        rows: Sequence[int] | None = None,
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        """`states` counts the ids that it reads: `vocab` unless given, vocab + 1 with a mask. With `rows`, the shape
+        (*spatial, channels) of an image, it reads and answers images as rows of tokens (B, L). `options` are those of
         `UNet`."""
         states = vocab if states is None else states
         if vocab < 2 or channels < 1 or states not in (vocab, vocab + 1):
@@ -37,7 +49,13 @@ class TruncatedLogistic(nnx.Module):
                 f"TruncatedLogistic with vocab={vocab}, channels={channels}, states={states}: expected two levels or "
                 f"more, a channel or more, and as many states as levels or, with a mask, one more"
             )
+        if rows is not None and (not rows or rows[-1] != channels):
+            raise InputError(
+                f"TruncatedLogistic with rows={tuple(rows)}, channels={channels}: expected the shape of an image, "
+                "(*sizes, channels)"
+            )
         self.vocab, self.channels, self.states = vocab, channels, states
+        self.rows = None if rows is None else tuple(rows)
         self.unet = UNet(channels * (1 + states - vocab), out_channels=2 * channels, **options, rngs=rngs)
         self.num_classes, self.time_conditioned = self.unet.null_class, True
 
@@ -48,19 +66,30 @@ class TruncatedLogistic(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "batch *spatial channels"] | Float[Array, "batch *spatial channels states"],
+        tokens: Int[Array, "batch *shape"] | Float[Array, "batch *shape states"],
         c_noise: Float[Array, " batch"],
         cond: Int[Array, " batch"] | None = None,
         *,
         key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "batch *spatial channels vocab"]:
+    ) -> Float[Array, "batch *shape vocab"]:
         """Log-probabilities of each pixel's levels, in the U-Net's param_dtype; NaN for an id outside of [0, states).
 
         Raises InputError for another shape."""
-        value, masked = self._read(tokens)
+        value, masked = self._read(tokens if self.rows is None else self._images(tokens, self.rows))
         x = value if masked is None else jnp.concatenate([value, masked], axis=-1)
         shift, width = jnp.split(self.unet(x, c_noise, cond, key=key), 2, axis=-1)
-        return log_bins(jnp.tanh(value + shift), jnp.exp(NARROW - width), self.vocab)
+        logs = log_bins(jnp.tanh(value + shift), jnp.exp(NARROW - width), self.vocab)
+        return logs if self.rows is None else logs.reshape(len(logs), -1, self.vocab)
+
+    def _images(self, tokens, shape):
+        """Rows of tokens as images of this shape."""
+        ends = tokens.shape[2:] if jnp.issubdtype(tokens.dtype, jnp.floating) else ()
+        if tokens.shape[1 : tokens.ndim - len(ends)] != (math.prod(shape),):
+            raise InputError(
+                f"tokens have shape {tokens.shape}: this network reads rows of {math.prod(shape)} tokens, images of "
+                f"shape {shape}"
+            )
+        return tokens.reshape(len(tokens), *shape, *ends)
 
     def _read(self, tokens):
         """Values in [-1, 1], 0 at a mask, and the mask or None."""

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,22 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}" for cell in cells) + "</tr>"
 
     return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def shown(value: float | None) -> str:
+    """A number in four digits."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def pair(estimate: Sequence[float | None]) -> str:
+    """(a value, its standard error), to two digits of the error."""
+    value, stderr = estimate[:2]
+    if value is None or not stderr:
+        return f"{shown(value)} ± {shown(stderr)}"
+    digits = 1 - math.floor(math.log10(stderr))
+    if not 0 <= digits <= 6:
+        return f"{value:.4g} ± {stderr:.2g}"
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
 
 
 def lines(texts: Iterable[str]) -> str:
@@ -91,5 +108,6 @@ def training(workdir: Path, per: str) -> str:
         return ""
     drawn, made = axes(height=2.6)
     made.plot(*zip(*log, strict=True), lw=1)
-    made.set(yscale="log", xlabel="step", ylabel="loss")
+    losses = [loss for _, loss in log]
+    made.set(yscale="log" if max(losses) > 10 * min(losses) > 0 else "linear", xlabel="step", ylabel="loss")
     return "<h2>Training</h2>" + plot(drawn, f"Mean loss between log lines, per {per}.")

@@ -33,7 +33,7 @@ def test_every_grid_falls_from_noise_to_the_data_end_and_compiles_with_a_traced_
         assert ts[0] <= 1, (grid, n)
         assert ts[-1] == 0, (grid, n)
         assert np.all(np.diff(ts) < 0), (grid, n, ts)
-        if grid in ("uniform", "karras", "logsnr"):  # the others keep their published highest level
+        if grid in ("uniform", "karras", "logsnr", "optimal"):  # the others keep their published highest level
             assert ts[0] == 1, (grid, n)
     if name in ("vp", "ve"):  # the same sequence from a process that is known
         for grid, make in GRIDS.items():

@@ -212,6 +212,22 @@ def test_translations_are_bayes_rule(name, x64, key):
 
 
 @every_process
+def test_the_posterior_leaves_out_what_cannot_have_become_the_token(name, x64, key):
+    """... of any logits: a token that the absorbing process shows is certain, to the last bit."""
+    process, t = TOKEN_PROCESSES[name](N), 0.3
+    z = jnp.arange(process.states)
+    said = jax.random.dirichlet(key, jnp.ones(N), z.shape)
+    after = np.exp(translate(process, beliefs.Posterior(jnp.log(said)), z, t)[1])
+    possible = np.asarray(matrix(process, t, 0.0))[:N, np.asarray(z)].T > 0
+    left = np.asarray(said) * possible
+    np.testing.assert_allclose(after, left / left.sum(1, keepdims=True), rtol=1e-12)
+    if name == "absorbing":
+        np.testing.assert_array_equal(after[:N], np.eye(N))
+    else:
+        assert possible.all()
+
+
+@every_process
 def test_drawing_data_first_is_the_plug_in_step_with_the_other_belief(name, x64, key):
     """sum_j Posterior_j q(z_s | z_t, j) = the posterior with LeaveOneOut put in."""
     process, t, s = TOKEN_PROCESSES[name](N), 0.7, 0.2

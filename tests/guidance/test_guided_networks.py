@@ -60,7 +60,8 @@ def test_nos_moves_the_last_hidden_state_and_nothing_else(kind):
 def test_classifiers_of_one_hots_guide_by_both_methods():
     """A network that is nearly linear: first order is near exact, and the label is likelier where it leads."""
     process = processes.absorbing(VOCAB)
-    net = nnx.eval_shape(lambda: TokenClassifier(3, STATES, time_conditioned=True, **SMALL[TokenDiT], rngs=nnx.Rngs(0)))
+    trunk = lambda: TokenDiT(3, states=STATES, **SMALL[TokenDiT], rngs=nnx.Rngs(0))  # noqa: E731
+    net = nnx.eval_shape(lambda: TokenClassifier(trunk(), rngs=nnx.Rngs(0)))
     apply, shapes = functional(net)
     params = draw(shapes, 0.1)
     log_prob = guidance.log_prob_of(guidance.from_classifier(apply, process, params, level=total_noise), 2)

@@ -13,15 +13,15 @@ from token_toys import (
     distances,
     given,
     jump_law,
+    laws,
     one_token,
     power_law,
-    reverse_rate,
     two_tokens,
 )
 
-from jaxdiff import guidance, processes
+from jaxdiff import beliefs, guidance, processes
 from jaxdiff.errors import InputError
-from jaxdiff.samplers.categorical import ancestral, euler
+from jaxdiff.samplers.categorical import ancestral, euler, reverse_rate, tau_leaping
 
 NEAREST = lambda n: processes.ctmc(processes.rates.nearest(n))  # noqa: E731
 KINDS = [processes.uniform, processes.absorbing, processes.hybrid, processes.gidd, NEAREST]
@@ -76,10 +76,67 @@ def test_the_laws_of_guided_steps_tend_to_that_of_guided_rates(x64):
         (guidance.classifier_based(kernel, exact, 2.0), null),
         (guidance.classifier_based(kernel, exact, 2.0, classifier_time="s"), null),
         (guidance.tempered(euler(process), null, 2.0), conditional),
+        (euler(process, guidance.tempered_rate(rate, null, 2.0)), conditional),
+        (tau_leaping(process, guidance.classifier_rate(rate, exact, 2.0)), null),
     ):
         errors = distances(guided, denoise, process, law, (64, 512), limit)
         assert abs(np.log(errors[0] / errors[1]) / np.log(8) - 1) < 0.03
         assert errors[1] < 1e-3
+
+
+@pytest.mark.parametrize(("make", "step"), [(processes.uniform, euler), (processes.absorbing, tau_leaping)])
+def test_at_gamma_1_the_rates_of_a_classifier_walk_as_the_conditional_model_does(make, step, x64):
+    """... in as many steps, the last included, to the last bits; and so nears p(x | y) at order one."""
+    law, process, counts = two_tokens(), make(3), (8, 64, 512)
+    conditional, null = denoisers(process, law)
+    rate = reverse_rate(process)
+    by_label = step(process, guidance.tempered_rate(rate, null, 1.0))
+    by_classifier = step(process, guidance.classifier_rate(rate, class_0(process, law), 1.0))
+    told = laws(step(process), conditional, process, 2, counts)
+    for kernel, denoise in ((by_label, conditional), (by_classifier, null)):
+        for one, other in zip(laws(kernel, denoise, process, 2, counts), told, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-13)
+    errors = [apart(each, given(law)) for each in told]
+    assert abs(np.log(errors[1] / errors[2]) / np.log(8) - 1) < 0.03
+    assert errors[2] < 1e-3
+
+
+@pytest.mark.parametrize("make", [processes.absorbing, processes.uniform, processes.hybrid])
+def test_the_last_step_is_guided_too(make, x64):
+    """From noise that is far from gone: by an exact classifier at gamma = 1 it is p(x0 | z_t, y); at gamma = 2 the two
+    guides have one, which is that of the tempered belief where a token is masked."""
+    law, process, t = two_tokens(), make(3), 0.6
+    conditional, null = denoisers(process, law)
+    rate, kernel, log_prob = reverse_rate(process), ancestral(process), class_0(process, law)
+
+    @jax.jit
+    def ends(z):
+        by = [(guidance.classifier_rate(rate, log_prob, gamma), null) for gamma in (1.0, 2.0)]
+        by.append((guidance.tempered_rate(rate, null, 2.0), conditional))
+        found = [euler(process, guided)(denoise, z, t, 0.0) for guided, denoise in by]
+        belief = guidance.tempered_belief(process, conditional, null, 2.0)
+        return jnp.exp(jnp.stack([kernel(conditional, z, t, 0.0), *found, kernel(belief, z, t, 0.0)]))
+
+    for z in ((0, 2), (process.states - 1, 1), (process.states - 1,) * 2):
+        told, once, twice, tempered, belief = np.asarray(ends(jnp.array(z)))
+        np.testing.assert_allclose(once, told, atol=1e-12)
+        np.testing.assert_allclose(twice, tempered, atol=1e-12)
+        np.testing.assert_allclose(tempered.sum(-1), 1, rtol=1e-12)
+        if not process.spread:
+            np.testing.assert_allclose(tempered, belief, atol=1e-12)
+    assert abs(once - twice).max() > 0.01
+
+
+def test_a_mask_with_nowhere_to_go_is_left_to_the_conditional_model(x64):
+    process, z = processes.absorbing(3), jnp.array([3, 1])
+    one, other = (
+        lambda z, t, p=p: beliefs.LeaveOneOut(jnp.broadcast_to(jnp.log(jnp.array(p)), (2, 3)))
+        for p in ((0.4, 0.6, 0.0), (0.0, 0.0, 1.0))
+    )
+    kernel = euler(process, guidance.tempered_rate(reverse_rate(process), other, 2.0))
+    stays, ends = np.exp(jax.jit(jax.vmap(lambda s: kernel(one, z, 0.5, s)))(jnp.array([0.3, 0.0])))
+    np.testing.assert_allclose(stays, [[0, 0, 0, 1], [0, 1, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(ends, [[0.4, 0.6, 0, 0], [0, 1, 0, 0]], atol=1e-12)
 
 
 def test_at_gamma_1_guided_rates_are_exact(x64):

@@ -43,15 +43,6 @@ def class_0(process, log_joint):
     return guidance.log_prob_of(guidance.on_tokens(oracles.labelled_table(log_joint).classifier(process)), 0)
 
 
-def reverse_rate(process):
-    """The log-rates of the reverse chain, R(y -> z) p_t(y) / p_t(z)."""
-    return partial(_reverse_rate, process)
-
-
-def _reverse_rate(process, denoise, z, t):
-    return process.log_inflow(z, t) + beliefs.score(process, denoise(z, t), z, t)
-
-
 def laws(kernel, denoise, process, length, counts):
     """The exact law of z_0 after n equal steps from t = 1 to 0, for each n of `counts`, (states,) * length: the
     kernel's transitions are asked for once, and multiplied in NumPy."""

@@ -14,18 +14,21 @@ CLASSES = 4
 KINDS = pytest.mark.parametrize("trunk", [TokenDiT, StateSpace])
 
 
-def made(trunk=TokenDiT, method="__call__", **options):
+def made(trunk=TokenDiT, method="__call__", attention=False, **options):
     def build():
-        return TokenClassifier(CLASSES, STATES, trunk=trunk, **SMALL[trunk], **options, rngs=nnx.Rngs(0))
+        rngs, options_ = nnx.Rngs(0), {"time_conditioned": False} | options
+        return TokenClassifier(
+            trunk(CLASSES, states=STATES, **SMALL[trunk], **options_, rngs=rngs), attention=attention, rngs=rngs
+        )
 
     net = nnx.eval_shape(build)
     apply, shapes = functional(net, method)
     return jax.jit(apply), draw(shapes), net
 
 
-def on_hidden(**options):
+def on_hidden(method="__call__", **options):
     net = nnx.eval_shape(lambda: HiddenClassifier(CLASSES, 6, **options, rngs=nnx.Rngs(0)))
-    apply, shapes = functional(net)
+    apply, shapes = functional(net, method)
     return jax.jit(apply), draw(shapes)
 
 
@@ -56,6 +59,18 @@ def test_pooling_by_hand(attention):
         np.testing.assert_array_equal(slope, 0)
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_hidden_states_are_judged_one_by_one(attention):
+    prefixes, params = on_hidden(attention=attention, prefix=True)
+    step, _ = on_hidden("step", attention=attention, prefix=True)
+    net = nnx.eval_shape(lambda: HiddenClassifier(CLASSES, 6, attention=attention, prefix=True, rngs=nnx.Rngs(0)))
+    h = np.float32(np.random.default_rng(0).standard_normal((BATCH, LENGTH, 6)))
+    columns, before = prefixes(params, h), net.nothing(BATCH)
+    for place in range(LENGTH):
+        logits, before = step(params, h[:, place], before)
+        np.testing.assert_allclose(logits, columns[:, place], atol=1e-5)
+
+
 def test_attention_does_not_overflow():
     apply, params = on_hidden(attention=True, prefix=True)
     h = jnp.zeros((1, 3, 6)).at[0, 1].set(jnp.sign(params["pool"]["score"]["kernel"][:, 0]) * 1e4)
@@ -84,8 +99,8 @@ def test_padding_changes_nothing(trunk):
 
 @KINDS
 def test_prefixes_hear_no_token_after_them_and_come_one_by_one(trunk):
-    apply, params, net = made(trunk, prefix=True, attention=True, time_conditioned=True)
-    step, _, _ = made(trunk, "step", prefix=True, attention=True, time_conditioned=True)
+    apply, params, net = made(trunk, causal=True, attention=True, time_conditioned=True)
+    step, _, _ = made(trunk, "step", causal=True, attention=True, time_conditioned=True)
     x, c, _ = batch()
     out = np.asarray(apply(params, x, c))
     assert out.shape == (BATCH, LENGTH, CLASSES)
@@ -101,7 +116,7 @@ def test_prefixes_hear_no_token_after_them_and_come_one_by_one(trunk):
 @KINDS
 def test_one_hots_are_ids_and_time_is_heard_on_request(trunk):
     apply, params, net = made(trunk, time_conditioned=True)
-    assert (net.time_conditioned, net.num_classes, net.states) == (True, CLASSES, STATES)
+    assert (net.num_classes, net.prefix) == (CLASSES, False)
     x, c, _ = batch()
     hot = np.float32(np.arange(STATES) == x[..., None])
     out = apply(params, x, c)
@@ -109,8 +124,7 @@ def test_one_hots_are_ids_and_time_is_heard_on_request(trunk):
     assert np.abs(apply(params, x, 2 * c) - out).max() > 1e-3
     slope = jax.jit(jax.grad(lambda hot: jnp.sum(jax.nn.log_softmax(apply(params, hot, c))[:, 1])))(hot)
     assert np.abs(slope).max(axis=(0, 2)).min() > 1e-6
-    without, params, net = made(trunk)
-    assert net.time_conditioned is False
+    without, params, _ = made(trunk)
     np.testing.assert_array_equal(without(params, x, c), without(params, x, 2 * c))
 
 
@@ -134,6 +148,8 @@ def test_mistakes():
         apply(params, jnp.ones((2, 3, 5)))
     with pytest.raises(InputError, match="width=0"):
         HiddenClassifier(2, 0, rngs=nnx.Rngs(0))
+    with pytest.raises(InputError, match="told the answer"):
+        made(num_classes=3)
     step, params, net = made(method="step")
     with pytest.raises(InputError, match="cannot step: build it with"):
         step(params, jnp.zeros(BATCH, jnp.int32), net.init_cache(BATCH, 3))

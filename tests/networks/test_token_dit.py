@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from token_networks import BATCH, batch, build, made
+from token_networks import BATCH, LENGTH, STATES, batch, build, made
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks import TokenDiT, count, functional
@@ -95,6 +95,22 @@ def test_one_program_reads_every_token():
     for token in range(5):
         _, cache = step(params, jnp.full(BATCH, token, jnp.int32), cache)
     assert step._cache_size() == 1
+
+
+def test_places_are_told_apart_where_all_tokens_are_alike():
+    """By rotary positions alone a sequence of masks looks the same everywhere; learned places end that, also token by
+    token."""
+    x, c = jnp.full((2, LENGTH), STATES - 1, jnp.int32), jnp.ones(2)
+    plain, params = made(TokenDiT)
+    out = plain(params, x, c)
+    np.testing.assert_allclose(out - out[:, :1], 0, atol=1e-5)
+    placed, params = made(TokenDiT, positions=LENGTH)
+    out = placed(params, x, c)
+    assert np.std(out, axis=1).max() > 0.1
+    with pytest.raises(InputError, match=f"has 8 tokens and this network learned {LENGTH} places"):
+        placed(params, jnp.zeros((2, LENGTH + 1), jnp.int32), c)
+    with pytest.raises(InputError, match="positions=-1"):
+        build(TokenDiT, positions=-1)
 
 
 def test_heads_divide_the_width():

@@ -137,6 +137,7 @@ def test_who_hears_whom(kind, causal):
 
 @pytest.mark.parametrize("options", [{"depth": 2}, CLASSES | {"time_conditioned": True}], ids=["plain", "conditioned"])
 def test_step_by_step_is_the_whole_pass(kind, options):
+    options = options | ({"positions": LENGTH} if kind is TokenDiT else {})
     apply, params = made(kind, causal=True, **options)
     step, _ = functional(build(kind, causal=True, **options), "step")
     x, c, y = batch()

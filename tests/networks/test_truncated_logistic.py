@@ -110,3 +110,17 @@ def test_mistakes():
     for options in ({"vocab": 1}, {"channels": 0}, {"states": 19}):
         with pytest.raises(InputError, match=next(iter(options))):
             made(**options)
+
+
+def test_rows_are_images():
+    (apply, params), (flat, same) = made(states=18), made(states=18, rows=(4, 4, 1))
+    jax.tree.map(np.testing.assert_array_equal, params, same)
+    x, c = images(18)
+    out = apply(params, x, c)
+    np.testing.assert_array_equal(flat(params, x.reshape(2, 16), c), out.reshape(2, 16, 17))
+    hot = np.float32(np.arange(18) == x[..., None])
+    np.testing.assert_array_equal(flat(params, hot.reshape(2, 16, 18), c), apply(params, hot, c).reshape(2, 16, 17))
+    with pytest.raises(InputError, match=r"shape \(2, 15\): this network reads rows of 16 tokens"):
+        flat(params, x.reshape(2, 16)[:, 1:], c)
+    with pytest.raises(InputError, match=r"rows=\(4, 4, 2\), channels=1"):
+        made(rows=(4, 4, 2))

@@ -147,7 +147,7 @@ def pictures(tmp_path_factory):
 @pytest.mark.parametrize(("kind", "curve"), [("none", "(3,)"), ("two", "()")])
 def test_evaluate_and_report(kind, curve, words, pictures, tmp_path, capsys):
     run, data = tmp_path / "run", f"data={{'name':'images','path':'{pictures / kind}'}}"
-    changes = ("held_out=20", "train.steps=2", f"evaluate.curve={curve}", data)
+    changes = ("held_out=20", "train.steps=2", "theory.levels=3", "theory.draws=4", f"evaluate.curve={curve}", data)
     assert cli.main(words(run, *changes)) == 0
     assert cli.main(["report", f"--workdir={run}"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
@@ -170,11 +170,14 @@ def test_evaluate_and_report(kind, curve, words, pictures, tmp_path, capsys):
         assert said.err.splitlines()[-1] == "samplers and calls: 4/4"
         assert [calls for calls, _ in result["curve"]["edm"]] == [3]
         the_floor_is_honest(run, result)
+        assert cli.main(["evaluate", f"--workdir={run}", "--theory", "--n=8"]) == 0
+        assert json.loads((run / "theory.json").read_text(), parse_constant=no_constant)["images"] == 8
 
     assert cli.main(["report", f"--workdir={run}"]) == 0
     page = (run / "report.html").read_text()
     assert not re.search(r"(src|href)=.(?!data:)|url\(|@import|https?://", page)
-    assert page.count("data:image/png;base64,") == (4 if kind == "none" else 3)
+    assert page.count("data:image/png;base64,") == (5 if kind == "none" else 3)
+    assert ("beside the optimum of its training set" in page) == (kind == "none")
     assert ("a row for each class" in page) == (kind == "two")
     assert not [*run.glob("*.tmp")]
 

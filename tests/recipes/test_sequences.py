@@ -16,7 +16,8 @@ from jaxdiff import cli, likelihood, losses, recipes
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.sequences import build, default, load, samples
 from jaxdiff.recipes.sequences.drawing import as_tokens, content
-from jaxdiff.recipes.sequences.models import Autoregression, Diffusion, Guide
+from jaxdiff.recipes.sequences.models import Autoregression, Diffusion
+from jaxdiff.recipes.sequences.steering import Guide
 
 FILES = Path(__file__).parents[1] / "data" / "files"
 MOLECULES = {"name": "smiles", "path": str(FILES / "qm9.smi"), "length": 24, "label": "qed"}
@@ -134,9 +135,10 @@ def test_guidance_is_the_published_rule_of_each_noise(variant, rule):
     assert isinstance(experiment.model, Diffusion)
     params = jax.tree.map(lambda leaf: leaf + 0.3, jax.jit(experiment.initial)().params)  # a new network's head is 0
 
-    def draw(gamma, label, tempers="published"):
+    def draw(gamma, label, what="published"):
         spec, labels = experiment.config["sample"]["sampler"], np.full(4, label, np.int32)
-        return experiment.model.draw(jax.random.key(0), params, 4, 24, labels, spec, Guide(gamma, 2, tempers))
+        guide = Guide(gamma, 2, {"name": "tempered", "what": what})
+        return experiment.model.draw(jax.random.key(0), params, 4, 24, labels, spec, guide)
 
     np.testing.assert_array_equal(draw(0.0, 0), draw(1.0, 2))
     np.testing.assert_array_equal(draw(3.0, 1), draw(3.0, 1, rule))
@@ -146,7 +148,8 @@ IMAGES = {"name": "digits"}
 
 
 def test_images_as_tokens_are_measured_as_images(tmp_path, capsys):
-    made = config("absorbing", IMAGES, held_out=1600)
+    network = {"name": "TruncatedLogistic", "width": 8, "multipliers": (1, 2), "blocks": 1}
+    made = config("absorbing", IMAGES, held_out=1600, network=network, level="total_noise")
     made.evaluate.samples = 40
     assert recipes.sequences.train(made, tmp_path).status == "finished"
     assert cli.main(["sample", f"--workdir={tmp_path}", "--n=4"]) == 0
@@ -188,14 +191,14 @@ def test_guidance_is_measured_by_its_strength(tmp_path):
     for row in rows:
         assert (row["valid"], row["novel"]) == (8, 0)
         np.testing.assert_allclose(row["means"]["qed"][0], known.mean(), rtol=1e-6)
-    assert stand_in.step == [(1.0, 1), (2.0, 1)]
+    assert stand_in.part == [(1.0, 1), (2.0, 1)]
 
 
 class _Stand(Autoregression):
-    """A model that draws what it is given (`apply`), and remembers in `step` the strength and the class asked for."""
+    """A model that draws what it is given (`apply`), and remembers in `part` the strength and the class asked for."""
 
     def draw(self, key, params, n, length, labels, spec, guide, progress=None):
-        self.step.append((guide.gamma, int(labels[0])))
+        self.part.append((guide.gamma, int(labels[0])))
         return self.apply[:n]
 
 
@@ -214,7 +217,7 @@ def test_every_loss_has_finite_values(loss):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model": {"name": "transformer"}}, "expected a name of diffusion, autoregressive"),
+        ({"model": {"name": "transformer"}}, "expected one of diffusion, autoregressive, classifier"),
         ({"process": {"name": "gaussian"}}, "gaussian needs 'width'"),
         ({"process": {"name": "vp"}}, "expected one of absorbing, uniform, hybrid, gidd"),
         ({"meaning": "score"}, "expected leave_one_out or posterior"),
@@ -223,7 +226,7 @@ def test_every_loss_has_finite_values(loss):
         ({"data": {"name": "smiles", "path": "no.smi", "length": 9}}, "no.smi does not exist"),
         ({"sample": {"guidance": float("nan")}}, "guidance is nan, expected a finite number"),
         ({"label_dropout": 0.0, "sample": {"guidance": 2.0}}, "knows no sequences without their class"),
-        ({"network": {"name": "UNet"}}, "expected one of TokenDiT, StateSpace"),
+        ({"network": {"name": "UNet"}}, "expected one of TokenDiT, StateSpace, TruncatedLogistic"),
     ],
 )
 def test_mistakes_in_a_config_are_one_sentence(changes, sentence, tmp_path):
@@ -242,7 +245,7 @@ def test_mistakes_of_a_command_are_one_sentence(run, capsys):
     mistakes = {
         "--labels=2": "label 2 is not a class",
         "--n=0": "expected at least 1 sequence",
-        "--guide=other": "a weaker model cannot guide tokens",
+        "--guide=other": "other holds no run",
         "--guidance=inf": "expected a finite number",
         "--out=a.pdf": "expected a file that ends in .txt or .npz or .png or .svg",
     }

@@ -71,6 +71,8 @@ def plain_kernels(process):
         "euler": (categorical.euler(process), "LeaveOneOut"),
         "tau_leaping": (categorical.tau_leaping(process), "Score"),
         "tweedie": (categorical.tweedie(process), "Score"),
+        "euler, its rates given": (categorical.euler(process, categorical.reverse_rate(process)), "LeaveOneOut"),
+        "tau_leaping, its rates given": (categorical.tau_leaping(process, categorical.reverse_rate(process)), "Score"),
     }
 
 
@@ -150,6 +152,40 @@ def test_euler_and_tau_leaping_follow_the_rates_of_the_reverse_chain(name, x64):
         share = np.nan_to_num(rates / total)
     leapt = np.where(here == 1, np.exp(-h * total), -np.expm1(-h * total) * share)
     np.testing.assert_allclose(got["tau_leaping"][POINTS.index((T, NEAR))], leapt, atol=1e-6)
+
+
+@every_process
+@pytest.mark.parametrize("kind", ["euler", "tau_leaping"])
+def test_the_rates_of_the_reverse_chain_are_those_of_a_step_that_is_given_none(name, kind, x64):
+    got = exact(name)[1]
+    np.testing.assert_allclose(got[f"{kind}, its rates given"], got[kind], atol=1e-12)
+
+
+def twice(rate, denoise, z, t):
+    """Every jump twice as often; of staying, which is no jump, something is said too."""
+    logs = rate(denoise, z, t)
+    return jnp.where(jnp.isneginf(logs), 0.0, jnp.log(2.0) + logs)
+
+
+@pytest.mark.parametrize("kind", ["euler", "tau_leaping"])
+def test_a_step_follows_the_rates_that_it_is_given(kind, x64):
+    process, z, h = processes.uniform(N), jnp.asarray([0, 2], jnp.int32), 0.01
+    denoise, make = ORACLE().denoiser(process), getattr(categorical, kind)
+    asked = []
+
+    def counted(z, t):
+        asked.append(t)
+        return denoise(z, t)
+
+    rate = Partial(twice, categorical.reverse_rate(process))
+    step, unguided = make(process, rate), categorical.reverse_rate(process)
+    got, jumps = jax.jit(lambda z: (jnp.exp(step(counted, z, T, T - h)), jnp.exp(unguided(denoise, z, T))))(z)
+    assert len(asked) == 1
+    got, jumps = np.array(got), np.asarray(jumps)
+    events = 2 * h * jumps.sum(-1)
+    np.testing.assert_allclose(1 - got[[0, 1], z], events if kind == "euler" else -np.expm1(-events), rtol=1e-9)
+    got[[0, 1], z] = 0
+    np.testing.assert_allclose(got / got.sum(-1, keepdims=True), jumps / jumps.sum(-1, keepdims=True), atol=1e-12)
 
 
 def test_euler_is_cut_to_a_law_where_the_step_is_too_long(x64):
@@ -281,6 +317,9 @@ def test_what_a_kernel_refuses():
     for make in (categorical.ancestral, categorical.euler, categorical.tau_leaping):
         with pytest.raises(InputError, match="expected a belief about tokens"):
             make(process)(lambda z, t: jnp.zeros((2, N)), z, T, S)
+    for make in (categorical.euler, categorical.tau_leaping):
+        with pytest.raises(InputError, match=r"a rate returned \(2, 4\) for tokens of shape \(2,\), expected \(2, 3\)"):
+            make(process, lambda denoise, z, t: jnp.zeros((2, N + 1)))(ORACLE().denoiser(process), z, T, S)
     with pytest.raises(InputError, match=r"alpha\(1\) is 0"):
         categorical.tweedie(process)
     for other in (process, processes.hybrid(N), processes.gidd(N), PROCESSES["ctmc"]()):

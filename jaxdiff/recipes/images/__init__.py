@@ -9,6 +9,7 @@ from jaxdiff.recipes.images.likelihood import likelihood
 from jaxdiff.recipes.images.report import report
 from jaxdiff.recipes.images.run import load, train
 from jaxdiff.recipes.images.statistics import compare, statistics
+from jaxdiff.recipes.images.theory import theory
 
 __all__ = [
     "Experiment",
@@ -24,5 +25,6 @@ __all__ = [
     "sample",
     "samples",
     "statistics",
+    "theory",
     "train",
 ]

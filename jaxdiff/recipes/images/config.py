@@ -56,11 +56,16 @@ def default() -> ConfigDict:
     config.likelihood.probes = 1
     config.likelihood.rtol = 1e-5
     config.likelihood.atol = 1e-5
+
+    config.theory = ConfigDict()
+    config.theory.images = 256  # training and held-out images at which the excess loss is measured; 0 for all
+    config.theory.levels = 12  # noise levels at which it is
+    config.theory.draws = 256  # for the error budget
     return config
 
 
 # What a continued run may change: how long it goes on, and what is done with it afterwards.
-CONTINUATION = ("train.steps", "train.log_every", "train.save_every", "sample", "evaluate", "likelihood")
+CONTINUATION = ("train.steps", "train.log_every", "train.save_every", "sample", "evaluate", "likelihood", "theory")
 
 
 def complete(config: Config) -> dict[str, Any]:
@@ -82,4 +87,7 @@ RANGES = fields.TRAINING | {
     "likelihood.probes": fields.least(1),
     "likelihood.rtol": fields.above_0,
     "likelihood.atol": fields.above_0,
+    "theory.images": fields.least(0),
+    "theory.levels": fields.least(2),
+    "theory.draws": fields.least(2),
 }

@@ -9,6 +9,7 @@ import numpy as np
 from jaxdiff.errors import InputError
 from jaxdiff.metrics.report import DIRECTION
 from jaxdiff.recipes import page
+from jaxdiff.recipes.images import theory_page
 from jaxdiff.recipes.images.pictures import grid, png, tile, unit
 from jaxdiff.recipes.workdir import recall, write
 
@@ -62,6 +63,8 @@ def report(workdir: str | Path) -> Path:
     if found := _likelihood(workdir):
         parts += ["<h2>How likely it finds held-out images</h2>", _bits(found)]
         parts += map(page.note, _about_bits(found))
+    if (workdir / "theory.json").exists():
+        parts += theory_page.parts(json.loads((workdir / "theory.json").read_text()))
     parts += [page.training(workdir, "pixel"), page.config(config)]
     return write(workdir / "report.html", page.page(_title(config, result), parts))
 

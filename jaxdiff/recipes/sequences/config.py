@@ -18,7 +18,7 @@ def default() -> ConfigDict:
     config.data = ConfigDict({"name": "kjv"})  # a reader of jaxdiff.data.sequences and its options
     config.held_out = 0.05  # the share (or number) of sequences kept for the metrics' floors, never trained on
 
-    config.model = ConfigDict({"name": "diffusion"})  # or autoregressive: the baseline of the same network
+    config.model = ConfigDict({"name": "diffusion"})  # or autoregressive, or a classifier that steers either
     config.process = ConfigDict({"name": "absorbing"})  # jaxdiff.processes, on tokens
     config.alpha = ConfigDict({"name": "linear"})  # jaxdiff.alphas: how data are lost
     config.meaning = "leave_one_out"  # what the network's logits mean: leave_one_out or posterior
@@ -34,8 +34,9 @@ def default() -> ConfigDict:
 
     config.sample = ConfigDict()
     config.sample.sampler = ConfigDict({"name": "ancestral", "steps": 64})  # jaxdiff.recipes.sequences.samplers
-    config.sample.guidance = 1.0  # gamma; 1: the conditional model as it is
-    config.sample.tempers = "published"  # D-CFG tempers the belief (absorbing) or the kernel (uniform)
+    config.sample.guidance = 1.0  # gamma; 1: the conditional model as it is, or with a guide Bayes' rule
+    config.sample.guide = ""  # the folder of a classifier's run, to be steered by
+    config.sample.steering = ConfigDict({"name": "auto"})  # jaxdiff.recipes.sequences.steering
     config.sample.ema_width = 0.0  # which average draws: one of ema_widths, or any from snapshots; 0 for the first
 
     config.evaluate = ConfigDict()
@@ -56,7 +57,6 @@ CONTINUATION = ("train.steps", "train.log_every", "train.save_every", "sample", 
 RANGES = fields.TRAINING | {
     "meaning": (lambda value: value in ("leave_one_out", "posterior"), "leave_one_out or posterior"),
     "level": (lambda value: value in ("none", "total_noise"), "none or total_noise"),
-    "sample.tempers": (lambda value: value in ("published", "belief", "kernel"), "published, belief or kernel"),
     "evaluate.samples": fields.least(8),
     "evaluate.label": fields.least(-1),
     "likelihood.sequences": fields.least(0),

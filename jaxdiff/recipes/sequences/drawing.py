@@ -13,8 +13,9 @@ from jaxdiff.recipes.images.drawing import checked_labels, chosen_sampler
 from jaxdiff.recipes.images.pictures import grid, png, unit
 from jaxdiff.recipes.progress import Progress, counter
 from jaxdiff.recipes.sequences.experiment import Experiment
-from jaxdiff.recipes.sequences.models import checked_guide
-from jaxdiff.recipes.sequences.run import load
+from jaxdiff.recipes.sequences.judges import Judge
+from jaxdiff.recipes.sequences.run import advised, load
+from jaxdiff.recipes.sequences.steering import Guide, checked
 from jaxdiff.recipes.workdir import npz, write
 
 KINDS = (".txt", ".npz", ".png", ".svg")
@@ -30,6 +31,7 @@ def sample(
     steps: int | None = None,
     guidance: float | None = None,
     guide: str | Path | None = None,
+    steering: Mapping[str, Any] | None = None,
     ema_width: float | None = None,
     seed: int = 0,
 ) -> Path:
@@ -37,11 +39,9 @@ def sample(
 
     A .txt has one a line; an .npz holds `tokens` (n, L) and `labels` (n,) if there are classes; a .png is a picture of
     images or molecules, an .svg of molecules. `labels` (all classes by default) are drawn in turn; `sampler`, `steps`,
-    `guidance` (D-CFG's gamma) and `ema_width` stand in for the config's. Sequence i depends on the seed, its label and
-    i alone. Raises InputError for what cannot be drawn or written."""
+    `guidance` (gamma), `guide` (the folder of a classifier), `steering` and `ema_width` stand in for the config's.
+    Sequence i depends on the seed, its label and i alone. Raises InputError for what cannot be drawn or written."""
     workdir = Path(workdir)
-    if guide is not None:
-        raise InputError(f"a weaker model cannot guide tokens: leave --guide={guide} out, and give a --guidance")
     if n < 1:
         raise InputError(f"n is {n}, expected at least 1 sequence")
     experiment, params, step = load(workdir, ema_width)
@@ -49,12 +49,12 @@ def sample(
     asked = None if labels is None else np.resize(np.asarray(labels), n)
     spec = chosen_sampler(experiment.config["sample"]["sampler"], sampler, steps)
     progress = counter(f"drawing from step {step}:")
-    tokens, drawn = samples(
-        experiment, params, n, seed=seed, labels=asked, sampler=spec, gamma=guidance, progress=progress
-    )
-    made = as_tokens(experiment.train, tokens, drawn)
+    chosen = {"gamma": guidance, "guide": advised(workdir, experiment, guide), "steering": steering}
+    tokens, drawn = samples(experiment, params, n, seed=seed, labels=asked, sampler=spec, progress=progress, **chosen)
+    named = experiment.train if chosen["guide"] is None else chosen["guide"][0].train
+    made = as_tokens(named, tokens, drawn)
     out.parent.mkdir(parents=True, exist_ok=True)
-    return write(out, content(out.suffix, made, len(set(labels)) if labels else experiment.train.num_classes))
+    return write(out, content(out.suffix, made, len(set(labels)) if labels else named.num_classes))
 
 
 def samples(
@@ -66,28 +66,44 @@ def samples(
     labels: Any = None,
     sampler: Mapping[str, Any] | None = None,
     gamma: float | None = None,
+    guide: tuple[Experiment, Any] | None = None,
+    steering: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(tokens (n, L), labels (n,)) from the model; classes in turn unless `labels` says which.
 
-    Raises InputError for labels out of range, and a sampler or guidance that cannot be."""
-    config, name = experiment.config, experiment.train.name
-    labels = checked_labels(labels, experiment.train.num_classes, n, name)
-    guide = checked_guide(config, experiment.null, config["sample"]["guidance"] if gamma is None else gamma, name)
-    spec = sampler or config["sample"]["sampler"]
-    key = jax.random.key(seed)
-    return experiment.model.draw(key, params, n, experiment.length, labels, spec, guide, progress), labels
+    `guide` is a classifier and its parameters (`run.advised`), whose classes the labels then are. Raises InputError for
+    labels out of range, and a sampler or guidance that cannot be."""
+    settings, model = experiment.config["sample"], experiment.writer
+    told = experiment.train if guide is None else guide[0].train
+    labels = checked_labels(labels, told.num_classes, n, told.name)
+    asked = settings["guidance"] if gamma is None else gamma
+    strength = checked(experiment.config, experiment.null, asked, experiment.train.name, guide is not None)
+    judge, weights = (None, None) if guide is None else (guide[0].model, guide[1])
+    assert judge is None or isinstance(judge, Judge)
+    way = Guide(strength, experiment.null, steering or settings["steering"], judge, weights)
+    spec = sampler or settings["sampler"]
+    return model.draw(jax.random.key(seed), params, n, experiment.length, labels, spec, way, progress), labels
 
 
-def as_tokens(like: Tokens, tokens: np.ndarray, labels: np.ndarray | None) -> Tokens:
-    """Drawn tokens as a set that reads like `like`; InputError where some are no data (a mask that was left)."""
+def as_tokens(
+    like: Tokens, tokens: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str] | None = None
+) -> Tokens:
+    """Drawn tokens as a set that reads like `like`, of its classes unless others are named; InputError where some are
+    no data (a mask that was left)."""
     left = int((tokens >= like.vocab).sum())
     if left:
         raise InputError(
             f"{left} tokens of the samples are still masked: let the sampler finish, with final='posterior' or 'argmax'"
         )
-    classes = {} if labels is None else {"num_classes": like.num_classes, "class_names": like.class_names}
-    return Tokens(f"{like.name}/samples", tokens, like.tokeniser, labels, **classes)
+    names = classes(like) if class_names is None else class_names
+    told = {} if labels is None else {"num_classes": len(names), "class_names": tuple(names)}
+    return Tokens(f"{like.name}/samples", tokens, like.tokeniser, labels, **told)
+
+
+def classes(tokens: Tokens) -> list[str]:
+    """What its classes are called; their numbers, where they have no names."""
+    return list(tokens.class_names) or [str(label) for label in range(tokens.num_classes)]
 
 
 def kind(tokens: Tokens) -> str:

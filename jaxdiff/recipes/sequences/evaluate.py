@@ -4,7 +4,7 @@ workdir/metrics.json      every figure with its floor; the guided property by st
 workdir/evaluation.npz    the samples that the report shows"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from jaxdiff.data.sequences import Pixels, Tokens
 from jaxdiff.errors import InputError
 from jaxdiff.metrics import classification, kmers, molecules, text
 from jaxdiff.recipes.progress import counter
-from jaxdiff.recipes.sequences.drawing import as_tokens, kind, samples
+from jaxdiff.recipes.sequences.drawing import as_tokens, classes, kind, samples
 from jaxdiff.recipes.sequences.experiment import Experiment
-from jaxdiff.recipes.sequences.run import load
+from jaxdiff.recipes.sequences.judges import Judge
+from jaxdiff.recipes.sequences.run import advised, load
+from jaxdiff.recipes.sequences.verdicts import verdicts
 from jaxdiff.recipes.workdir import npz, plain, write
 
 Say = Callable[[str], Any]
@@ -26,20 +28,32 @@ JUDGED = 4  # letters of the words by which a cell type is told
 PENALTY = 100.0  # of the judge, on some hundreds of words
 
 
-def evaluate(workdir: str | Path, *, seed: int = 1, say: Say = print) -> dict[str, Any]:
+def evaluate(
+    workdir: str | Path,
+    *,
+    guide: str | Path | None = None,
+    steering: Mapping[str, Any] | None = None,
+    seed: int = 1,
+    say: Say = print,
+) -> dict[str, Any]:
     """Measure the newest checkpoint of `workdir` as its config's `evaluate` says; writes and returns metrics.json.
 
-    What is not a finite number is None. Raises InputError where there is no checkpoint, or its samples or the held-out
-    data are too few."""
+    `guide`, a classifier's folder, and `steering` stand in for the config's; a run that is a classifier itself is asked
+    for the classes of held-out sequences. What is not a finite number is None. Raises InputError where there is no
+    checkpoint, or its samples or the held-out data are too few."""
     workdir = Path(workdir)
     experiment, params, step = load(workdir)
     settings = experiment.config["evaluate"]
-    if settings["guidance"] and (experiment.null is None or kind(experiment.train) != "molecules"):
+    if isinstance(experiment.model, Judge):
+        return _written(workdir, {"step": step} | verdicts(experiment, params, seed=seed, say=say))
+    chosen: Any = {"guide": advised(workdir, experiment, guide), "steering": steering}
+    told = experiment.null is not None or chosen["guide"] is not None
+    if settings["guidance"] and not (told and kind(experiment.train) == "molecules"):
         raise InputError(
             "config.evaluate.guidance measures a property of molecules by the strength of guidance: it needs a data "
-            "set with a label, such as qm9 with label='qed'; leave it empty"
+            "set with a label, such as qm9 with label='qed', or a guide; leave it empty"
         )
-    drawn = draw(experiment, params, settings["samples"], seed=seed, step=step)
+    drawn = draw(experiment, params, settings["samples"], seed=seed, step=step, **chosen)
     say(f"measuring {len(drawn)} samples beside {len(experiment.held_out)} held-out sequences")
     found = MEASURES[kind(experiment.train)](experiment, drawn, seed, say)
     result: Any = {
@@ -48,13 +62,20 @@ def evaluate(workdir: str | Path, *, seed: int = 1, say: Say = print) -> dict[st
         "kind": kind(experiment.train),
         "sampler": experiment.config["sample"]["sampler"],
         "guidance": experiment.config["sample"]["guidance"],
+        "guide": str(guide or experiment.config["sample"]["guide"]),
+        "classes": classes(drawn),
         "metrics": found,
     }
     if settings["guidance"]:
-        result["by_guidance"] = by_guidance(experiment, params, settings["guidance"], seed=seed, step=step, say=say)
-    result = plain(result)
+        options = {"seed": seed, "step": step, "say": say} | chosen
+        result["by_guidance"] = by_guidance(experiment, params, settings["guidance"], **options)
     labels = {} if drawn.labels is None else {"labels": drawn.labels}
     write(workdir / "evaluation.npz", npz({"tokens": drawn.tokens} | labels))
+    return _written(workdir, result)
+
+
+def _written(workdir, result):
+    result = plain(result)
     write(workdir / "metrics.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
 
@@ -63,12 +84,13 @@ def draw(
     experiment: Experiment, params: Any, n: int, *, seed: int, step: int, gamma: float | None = None, **options: Any
 ) -> Tokens:
     """n samples of the config's class (all in turn, unless it names one), as a set that reads like the data."""
-    label = experiment.config["evaluate"]["label"]
-    labels = None if label < 0 or experiment.null is None else np.full(n, label)
+    label, guide = experiment.config["evaluate"]["label"], options.get("guide")
+    told = experiment.train if guide is None else guide[0].train
+    labels = None if label < 0 or not told.num_classes else np.full(n, label)
     named = "" if gamma is None else f", gamma {gamma:g}"
     progress = counter(f"drawing from step {step}{named}:")
     tokens, labels = samples(experiment, params, n, seed=seed, labels=labels, gamma=gamma, progress=progress, **options)
-    return as_tokens(experiment.train, tokens, labels)
+    return as_tokens(told, tokens, labels)
 
 
 def of_molecules(experiment: Experiment, drawn: Tokens, seed: int, say: Say) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,14 +12,16 @@ import optax
 from jax.tree_util import Partial
 
 from jaxdiff import beliefs, denoisers, grids, networks, training
-from jaxdiff.data.sequences import Tokens
+from jaxdiff.data.sequences import Pixels, Tokens
 from jaxdiff.errors import InputError
 from jaxdiff.networks.streams import counted
 from jaxdiff.recipes import runs
-from jaxdiff.recipes.resolve import option, resolve
-from jaxdiff.recipes.sequences import names
+from jaxdiff.recipes.resolve import option, resolve, takes
+from jaxdiff.recipes.sequences import judges, names
 from jaxdiff.recipes.sequences.config import Config, complete
+from jaxdiff.recipes.sequences.judges import Judge
 from jaxdiff.recipes.sequences.models import Autoregression, Diffusion
+from jaxdiff.recipes.workdir import recall
 
 MEANINGS = {"leave_one_out": beliefs.LeaveOneOut, "posterior": beliefs.Posterior}
 
@@ -29,7 +33,7 @@ class Experiment:
     config: dict[str, Any]
     train: Tokens
     held_out: Tokens
-    model: Diffusion | Autoregression
+    model: Diffusion | Autoregression | Judge
     null: int | None
     objective: Any
     optimizer: optax.GradientTransformation
@@ -41,80 +45,178 @@ class Experiment:
         """The number of tokens of a sequence."""
         return self.train.shape[0]
 
+    @property
+    def writer(self) -> Diffusion | Autoregression:
+        """The model, where it is one that draws; InputError for a classifier."""
+        if isinstance(self.model, Judge):
+            raise InputError(
+                "this run is a classifier, which draws nothing: it steers another, as "
+                "`jaxdiff sample --workdir=ANOTHER --guide=THIS`"
+            )
+        return self.model
+
 
 def build(config: Config) -> Experiment:
     """The experiment of a config; InputError for an unknown field or name, or data that cannot be read."""
     config = complete(config)
-    seed = config["seed"]
-    if config["model"] not in ({"name": name} for name in names.MODELS):
-        raise InputError(f"config.model is {config['model']!r}, expected a name of {', '.join(names.MODELS)}, alone")
-    causal = config["model"]["name"] == "autoregressive"
+    kind = resolve("model", names.MODELS, config["model"])
     optimizer, average = runs.optimizer(config["train"], names.OPTIMIZERS)
-    train, held_out = resolve("data", names.DATA, config["data"], held_out=config["held_out"], seed=seed)
+    train, held_out = resolve("data", names.DATA, config["data"], held_out=config["held_out"], seed=config["seed"])
     classes = train.num_classes or None
-    process = None
-    if not causal:
-        alpha = resolve("alpha", names.ALPHAS, config["alpha"])
-        process = resolve("process", names.PROCESSES, config["process"], vocab=train.vocab, alpha=alpha)
-    given = {
-        "vocab": train.vocab,
-        "states": train.vocab + 1 if process is None else process.states,  # a mask, or a first token
-        "num_classes": classes,
-        "causal": causal,
-        "time_conditioned": not causal and config["level"] != "none",
-    }
+    if kind["kind"] == "classifier":
+        make, model, process = _judge(config, kind, train)
+    else:
+        make, model, process = _writer(config, kind["kind"] == "autoregressive", train)
 
-    def make(method="__call__"):
-        net = resolve("network", names.NETWORKS, config["network"], **given, rngs=counted(seed))
-        return networks.functional(net, method)
+    judges_alone = isinstance(model, Judge)
+    hide = 0.0 if judges_alone else config["label_dropout"]
 
     def initial():
-        return training.init(jax.random.key(seed), make()[1], optimizer, ema=average)
+        return training.init(jax.random.key(config["seed"]), networks.functional(make())[1], optimizer, ema=average)
 
-    apply = jax.jit(lambda: make()[0])()
-    if process is None:
-        model = _autoregression(config, given, apply, jax.jit(lambda: make("step")[0])(), seed)
-    else:
-        model = Diffusion(
-            _network(config, apply, process), resolve("loss", names.LOSSES, config["loss"], noise=process)
-        )
-    dropout = bool(option(names.NETWORKS, config["network"], "dropout"))
-    hide = config["label_dropout"] if classes else 0.0
     return Experiment(
         config=config,
         train=train,
         held_out=held_out,
         model=model,
-        null=classes,
-        objective=_objective(model, process, config, classes, hide, dropout),
+        null=None if judges_alone else classes,
+        objective=_objective(model, process, config, hide, classes),
         optimizer=optimizer,
         average=average,
         initial=initial,
     )
 
 
-def _network(config, apply, process):
-    level = denoisers.total_noise if config["level"] == "total_noise" else None
-    return denoisers.from_token_network(apply, process, MEANINGS[config["meaning"]], level=level)
+def _process(config, train):
+    alpha = resolve("alpha", names.ALPHAS, config["alpha"])
+    return resolve("process", names.PROCESSES, config["process"], vocab=train.vocab, alpha=alpha)
 
 
-def _autoregression(config, given, apply, step, seed):
-    def cache(length):
-        """An empty cache: the network itself says what it holds, and is thrown away."""
-        net = resolve("network", names.NETWORKS, config["network"], **given, rngs=counted(seed))
-        return net.init_cache(1, length)
+def _writer(config, causal, train):
+    """(a maker of the network, the model that draws, the process at whose times it trains)."""
+    process = None if causal else _process(config, train)
+    given = {
+        "vocab": train.vocab,
+        "states": train.vocab + 1 if process is None else process.states,  # a mask, or a first token
+        "num_classes": train.num_classes or None,
+        "causal": causal,
+        "time_conditioned": not causal and config["level"] != "none",
+        "shape": train.tokeniser.shape if isinstance(train.tokeniser, Pixels) else train.shape,
+    }
+    if causal:
+        _check_reads_text(config)
+
+    def make():
+        return resolve("network", names.NETWORKS, config["network"], **given, rngs=counted(config["seed"]))
+
+    part = _parts(make)
+    if process is None:
+        empty = _empty(make, lambda net, length: net.init_cache(1, length))
+        return make, Autoregression(part("__call__"), part, empty, train.vocab), None
+    meaning = MEANINGS[config["meaning"]]
+    network = denoisers.from_token_network(part("__call__"), process, meaning, level=_level(config))
+    return make, Diffusion(network, resolve("loss", names.LOSSES, config["loss"], noise=process), part), process
+
+
+def _judge(config, kind, train):
+    """The same of a classifier."""
+    if not train.num_classes:
+        raise InputError(
+            f"{train.name} has no classes to tell apart; give a data set with labels, or config.data.label"
+        )
+    if kind["reads"] == "hidden":
+        return _judge_of_hidden(config, kind, train)
+    _check_reads_text(config)
+    process, level = (_process(config, train), _level(config)) if kind["reads"] == "noisy" else (None, None)
+    given = {
+        "vocab": train.num_classes,
+        "states": train.vocab + 1 if process is None else process.states,
+        "num_classes": None,
+        "causal": process is None,
+        "time_conditioned": level is not None,
+    }
+
+    def make():
+        rngs = counted(config["seed"])
+        trunk = resolve("network", names.NETWORKS, config["network"], **given, rngs=rngs)
+        return networks.TokenClassifier(trunk, attention=kind["attention"], rngs=rngs)
+
+    part = _parts(make)
+    if process is not None:
+        judge = Judge("noisy", part("__call__"), Partial(judges.noisy, process, level), process=process, level=level)
+        return make, judge, process
+    empty = _empty(make, lambda net, length: net.init_cache(1, length))
+    see = Partial(judges.prefixes, train.vocab)
+    return make, Judge("prefixes", part("__call__"), see, part("step"), empty), None
+
+
+def _judge_of_hidden(config, kind, train):
+    """The same of a classifier that reads what the network of another run makes of sequences."""
+    base, params, null = _base(kind["of"], train)
+    prefix = isinstance(base, Autoregression)
+    state = jax.eval_shape(lambda x0: base.states(params, null, jax.random.key(0), x0, 0.5), train.tokens[0])
+
+    def make():
+        options = {"attention": kind["attention"], "prefix": prefix, "rngs": counted(config["seed"])}
+        return networks.HiddenClassifier(train.num_classes, state.shape[-1], **options)
+
+    part, see = _parts(make), Partial(judges.hidden, base, params, null)
+    if not prefix:
+        return make, Judge("hidden", part("__call__"), see), base.process
+    return make, Judge("hidden", part("__call__"), see, part("step"), _empty(make, lambda net, _: net.nothing(1))), None
+
+
+def _base(folder, train):
+    """(model, averaged parameters, the label that means none) of the run whose hidden states are read."""
+    experiment = build(recall(folder))
+    if experiment.train.tokeniser != train.tokeniser or experiment.train.shape != train.shape:
+        raise InputError(
+            f"config.model.of is {folder}, a run on other sequences than {train.name} (of another length or alphabet); "
+            "give one on the same data"
+        )
+    null = None if experiment.null is None else jnp.int32(experiment.null)
+    return experiment.writer, runs.restore(experiment, Path(folder))[0], null
+
+
+def _check_reads_text(config):
+    network = config["network"]
+    if network["name"] in names.NETWORKS and not takes(names.NETWORKS, network, "causal"):
+        raise InputError(
+            f"config.network {network['name']} reads whole images, and a diffusion of them alone; take TokenDiT or "
+            "StateSpace for this model"
+        )
+
+
+def _level(config):
+    return denoisers.total_noise if config["level"] == "total_noise" else None
+
+
+def _parts(make):
+    """A network's methods by name, each a function of its parameters."""
+
+    @cache
+    def part(method):
+        return jax.jit(lambda: networks.functional(make(), method)[0])()
+
+    return part
+
+
+def _empty(make, say):
+    """(length) -> what a network remembers of no token: it says so itself, and is thrown away."""
 
     def empty(length):
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(lambda: cache(length)))
+        shape = jax.eval_shape(lambda: say(make(), length))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
 
-    return Autoregression(apply, step, empty, given["vocab"])
+    return empty
 
 
-def _objective(model, process, config, classes, hide, dropout):
-    """(params, key, batch) -> nats per token of each example. Times are drawn for the whole batch, and everything else
-    from the example's own key, so that the losses do not depend on how a batch is cut between devices."""
+def _objective(model, process, config, hide, classes):
+    """(params, key, batch) -> the model's cost of each example. Times are drawn for the whole batch, and everything
+    else from the example's own key, so that the losses do not depend on how a batch is cut between devices."""
     batch_size = config["train"]["batch_size"]
     law: Any = Partial(_no_times) if process is None else resolve("times", names.TIMES, config["times"])
+    dropout = bool(option(names.NETWORKS, config["network"], "dropout"))
 
     def objective(params, key, batch):
         time_key, example_key = jax.random.split(key)
@@ -124,10 +226,9 @@ def _objective(model, process, config, classes, hide, dropout):
         def one(key, example, t, weight):
             label_key, *keys = jax.random.split(key, 3)
             label = example.get("label")
-            if label is not None:
+            if label is not None and hide:
                 label = jnp.where(jax.random.bernoulli(label_key, hide), jnp.int32(classes), label)
-            x0 = example["x0"]
-            return weight * model.cost(params, keys, x0, label, t, dropout=dropout) / x0.size
+            return weight * model.cost(params, keys, example["x0"], label, t, dropout=dropout)
 
         keys = training.example_keys(example_key, batch)
         return jax.vmap(one)(keys, batch, times.t[place], times.weight[place])

@@ -19,7 +19,7 @@ from jaxdiff import likelihood as nats
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.progress import counter
 from jaxdiff.recipes.sequences.experiment import Experiment
-from jaxdiff.recipes.sequences.models import Diffusion
+from jaxdiff.recipes.sequences.models import Autoregression
 from jaxdiff.recipes.sequences.run import load
 from jaxdiff.recipes.workdir import write
 
@@ -42,6 +42,7 @@ def likelihood(
     workdir = Path(workdir)
     experiment, params, step = load(workdir)
     settings, held_out = experiment.config["likelihood"], experiment.held_out
+    exact = isinstance(experiment.writer, Autoregression)
     draws = int(settings["draws"] if draws is None else draws)
     n = int(min(settings["sequences"] or len(held_out), len(held_out)) if n is None else n)
     if not 1 <= n <= len(held_out):
@@ -60,7 +61,6 @@ def likelihood(
         resume=workdir / "likelihood" / f"bits-{mark}.npz",
         progress=counter(f"likelihood of {n} sequences:"),
     )
-    exact = not isinstance(experiment.model, Diffusion)
     say(
         f"{'exactly' if exact else 'at most'} {found.bits:.4f} +- {found.stderr:.4f} bits per token, perplexity "
         f"{found.perplexity:.4f} +- {found.perplexity_stderr:.4f}"
@@ -84,8 +84,8 @@ def likelihood(
 
 def measure(experiment: Experiment, params: Any) -> Any:
     """log_prob(key, x, label, mask) of one sequence, in nats, as `bits_per_token` asks it."""
-    model, settings = experiment.model, experiment.config["likelihood"]
-    if not isinstance(model, Diffusion):
+    model, settings = experiment.writer, experiment.config["likelihood"]
+    if isinstance(model, Autoregression):
         return lambda key, x, label, mask: model.log_prob(params, x, label)
 
     def bound(key, x, label, mask):

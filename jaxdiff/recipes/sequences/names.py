@@ -1,12 +1,15 @@
 """What a config of this recipe can name, field by field. A new process, loss, network or data set is one word here."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import optax
 
 from jaxdiff import alphas, grids, losses, networks, processes
+from jaxdiff.errors import InputError
 from jaxdiff.recipes.resolve import named
 from jaxdiff.recipes.sequences import sources
+from jaxdiff.recipes.sequences.judges import READS
 from jaxdiff.recipes.sequences.samplers import SAMPLERS as SAMPLERS
 
 
@@ -65,9 +68,53 @@ def flow_matching(*, noise: Any) -> Any:
     return losses.flow_matching(noise)
 
 
+def diffusion() -> dict[str, Any]:
+    """A process undone."""
+    return {"kind": "diffusion"}
+
+
+def autoregressive() -> dict[str, Any]:
+    """Token by token: the baseline of the same network."""
+    return {"kind": "autoregressive"}
+
+
+def classifier(*, reads: str = "noisy", of: str = "", attention: bool = False) -> dict[str, Any]:
+    """The class of a sequence, from noisy tokens, from prefixes, or from the hidden states of the run in `of`."""
+    if reads not in READS or (reads == "hidden") != bool(of):
+        raise InputError(
+            f"config.model.reads is {reads!r} with of={of!r}; expected one of {', '.join(READS)}, and the folder `of` "
+            "another run with hidden alone"
+        )
+    return {"kind": "classifier", "reads": reads, "of": of, "attention": attention}
+
+
+def truncated_logistic(
+    *,
+    vocab: int,
+    states: int,
+    shape: Any,
+    num_classes: int | None,
+    rngs: Any,
+    width: int = 64,
+    multipliers: Sequence[int] = (1, 2, 2),
+    blocks: int = 2,
+    attention: Sequence[int] = (),
+    dropout: float = 0.0,
+) -> Any:
+    """The U-Net of images as tokens, whose logits know the order of levels."""
+    if len(shape) != 3:
+        raise InputError(
+            "config.network is TruncatedLogistic, which reads images: give a config.data such as digits or mnist_5k, "
+            "or a network such as TokenDiT"
+        )
+    options = {"width": width, "multipliers": multipliers, "blocks": blocks, "attention": attention, "dropout": dropout}
+    given = {"states": states, "rows": shape, "num_classes": num_classes, "rngs": rngs}
+    return networks.TruncatedLogistic(vocab, shape[-1], **given, **options)
+
+
 _SOURCES = ("qm9", "moses", "smiles", "dna_diffusion", "genome", "enwiki", "kjv", "text", "digits", "mnist_5k")
 DATA = named(sources, *_SOURCES)
-MODELS = ("diffusion", "autoregressive")
+MODELS = {"diffusion": diffusion, "autoregressive": autoregressive, "classifier": classifier}
 PROCESSES = {
     "absorbing": absorbing,
     "uniform": uniform,
@@ -87,5 +134,5 @@ LOSSES = {
     "flow_matching": flow_matching,
 }
 TIMES = named(grids, "uniform_times", "stratified_times", "lattice_times", "log_rest_times")
-NETWORKS = named(networks, "TokenDiT", "StateSpace")
+NETWORKS = named(networks, "TokenDiT", "StateSpace") | {"TruncatedLogistic": truncated_logistic}
 OPTIMIZERS = named(optax, "adam", "adamw", "nadam", "radam", "lamb", "lion", "rmsprop", "sgd")

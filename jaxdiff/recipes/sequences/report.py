@@ -11,11 +11,13 @@ import numpy as np
 from jaxdiff.data.sequences import Pixels, Tokens
 from jaxdiff.errors import InputError
 from jaxdiff.metrics.kmers import kmer_counts
+from jaxdiff.metrics.report import DIRECTION
 from jaxdiff.recipes import page
 from jaxdiff.recipes.images.pictures import grid, png, unit
+from jaxdiff.recipes.images.report import BETTER, MEANING
 from jaxdiff.recipes.sequences import pictures
 from jaxdiff.recipes.sequences.drawing import as_tokens
-from jaxdiff.recipes.sequences.experiment import Experiment, build
+from jaxdiff.recipes.sequences.experiment import build
 from jaxdiff.recipes.workdir import recall, write
 
 SHOWN = 24  # molecules, or lines
@@ -25,12 +27,14 @@ def report(workdir: str | Path) -> Path:
     """Write workdir/report.html from what `train` and `evaluate` left there; InputError when `evaluate` has not run."""
     workdir = Path(workdir)
     config = recall(workdir)
-    if not (workdir / "metrics.json").exists() or not (workdir / "evaluation.npz").exists():
+    result = json.loads((workdir / "metrics.json").read_text()) if (workdir / "metrics.json").exists() else None
+    if result is None or not (result["kind"] == "classifier" or (workdir / "evaluation.npz").exists()):
         raise InputError(f"{workdir} has not been evaluated; run: jaxdiff evaluate --workdir={workdir}")
-    result = json.loads((workdir / "metrics.json").read_text())
     experiment = build(config)
+    if result["kind"] == "classifier":
+        return _verdicts(workdir, config, result)
     with np.load(workdir / "evaluation.npz") as arrays:
-        drawn = as_tokens(experiment.train, arrays["tokens"], arrays.get("labels"))
+        drawn = as_tokens(experiment.train, arrays["tokens"], arrays.get("labels"), result["classes"])
     title = f"{result['data'].split('/')[0]}: {_model(config)}"
     parts = [
         page.head(title, _lead(result, experiment)),
@@ -40,10 +44,34 @@ def report(workdir: str | Path) -> Path:
         *FIGURES[result["kind"]](result["metrics"], drawn, experiment),
     ]
     if result.get("by_guidance"):
-        parts += ["<h2>By strength of guidance</h2>", *_by_guidance(result["by_guidance"], experiment)]
+        parts += [
+            "<h2>By strength of guidance</h2>",
+            *_by_guidance(result["by_guidance"], result["classes"][config["evaluate"]["label"]]),
+        ]
     if (workdir / "likelihood.json").exists():
         parts += ["<h2>How likely it finds held-out sequences</h2>", *_bits(workdir)]
     parts += [page.training(workdir, "token, in nats"), page.config(config)]
+    return write(workdir / "report.html", page.page(title, parts))
+
+
+def _verdicts(workdir, config, result):
+    """The page of a classifier."""
+    title = f"{result['data'].split('/')[0]}: a classifier of {result['reads']} tokens"
+    found = result["metrics"]
+    parts = [
+        page.head(title, f"Step {result['step']}, with averaged parameters."),
+        "<h2>How well it finds classes</h2>",
+        page.table(
+            ("shown", "right", "-log p of the class, nats"),
+            ((row["shown"], page.pair(row["accuracy"]), page.pair(row["nats"])) for row in found["rows"]),
+        ),
+        page.note(
+            f"Of {found['sequences']} held-out sequences. To say the commonest class always is right in "
+            f"{page.shown(found['chance'])} of them."
+        ),
+        page.training(workdir, "sequence, in nats"),
+        page.config(config),
+    ]
     return write(workdir / "report.html", page.page(title, parts))
 
 
@@ -57,7 +85,8 @@ def _lead(result, experiment):
     how = "token by token"
     if result["sampler"] and experiment.config["model"]["name"] == "diffusion":
         how = f"by {result['sampler']['name']}, {result['sampler'].get('steps', 'its own')} steps"
-    guided = "" if result["guidance"] == 1 else f", guided with gamma {result['guidance']:g}"
+    asked = f" by {result['guide']}" if result["guide"] else ""
+    guided = "" if result["guidance"] == 1 and not asked else f", guided{asked} with gamma {result['guidance']:g}"
     return f"Step {result['step']}. Samples {how}{guided}, with averaged parameters."
 
 
@@ -85,7 +114,7 @@ def _images(drawn: Tokens):
 def _molecule_figures(found, drawn, experiment):
     others = [found[name] for name in ("stderr", "held_out", "held_out_std")]
     rows = (
-        (name, _shown(value), *(_shown(other.get(name)) for other in others))
+        (name, page.shown(value), *(page.shown(other.get(name)) for other in others))
         for name, value in found["samples"].items()
     )
     yield page.table(("", "samples", "±", "held out", "±"), rows)
@@ -107,18 +136,23 @@ def _molecule_figures(found, drawn, experiment):
 
 def _dna_figures(found, drawn, experiment):
     rows = [
-        [f"{name}, Jensen-Shannon distance", _shown(row["distance"]), _pair([row["floor"], row["floor_std"]])]
+        [f"{name}, Jensen-Shannon distance", page.shown(row["distance"]), page.pair([row["floor"], row["floor_std"]])]
         for name, row in found.items()
         if name.endswith("mers")
     ]
     told = found["discriminator"]
-    rows.append(["told from data (AUROC)", _pair(told["auroc"]), _pair(told["floor"])])
+    rows.append(["told from data (AUROC)", page.pair(told["auroc"]), page.pair(told["floor"])])
     if "classes" in found:
         both = [found["classes"][name] for name in ("samples", "held_out")]
-        rows.append(["class found by a judge of words", *(_pair(row["accuracy"]) for row in both)])
-        rows.append(["the same, macro F1", *(_shown(row["macro_f1"]) for row in both)])
-        rows.append(["chance", *(_shown(row["chance"]) for row in both)])
+        rows.append(["class found by a judge of words", *(page.pair(row["accuracy"]) for row in both)])
+        rows.append(["the same, macro F1", *(page.shown(row["macro_f1"]) for row in both)])
+        rows.append(["by chance: the commonest class", *(page.shown(row["chance"]) for row in both)])
+        rows.append(["p of so many right by chance", f"{both[0]['p_value']:.2g}", ""])
     yield page.table(("", "samples", "held-out data"), rows)
+    yield page.note(
+        "Held-out data in the distances and the AUROC: as many held-out sequences in the samples' place, which is the "
+        "floor. Chance differs where samples are of all classes alike, and the data are not."
+    )
     both = {"samples": drawn, "held out": experiment.held_out}
     tables = {name: kmer_counts(x.tokens, 3, drawn.vocab).sum(0) for name, x in both.items()}
     yield page.plot(pictures.kmer_histogram(tables, 3, reference="held out"), "Words of three letters.")
@@ -126,7 +160,7 @@ def _dna_figures(found, drawn, experiment):
 
 def _text_figures(found, drawn, experiment):
     rows = (
-        (name.replace("_", " "), *(_pair(found[who][name]) for who in ("samples", "held_out")))
+        (name.replace("_", " "), *(page.pair(found[who][name]) for who in ("samples", "held_out")))
         for name in found["samples"]
     )
     yield page.table(("", "samples", "held-out text"), rows)
@@ -134,11 +168,11 @@ def _text_figures(found, drawn, experiment):
 
 def _image_figures(found, drawn, experiment):
     rows = (
-        (name, _shown(row["value"]), f"{_shown(row['floor'])} ± {_shown(row['floor_std'])}")
+        (MEANING[name], page.shown(row["value"]), page.pair([row["floor"], row["floor_std"]]), BETTER[DIRECTION[name]])
         for name, row in found.items()
         if name != "counts"
     )
-    yield page.table(("metric", "samples", "floor (real)"), rows)
+    yield page.table(("metric", "samples", "floor (real)", "better"), rows)
 
 
 SAMPLES: dict[str, Any] = {"molecules": _molecules, "dna": _lines, "text": _lines, "images": _images}
@@ -150,17 +184,16 @@ FIGURES: dict[str, Any] = {
 }
 
 
-def _by_guidance(rows, experiment: Experiment):
+def _by_guidance(rows, wanted):
     names, counts = list(rows[0]["means"]), ("valid", "unique", "novel")
     kinds = [(kind, name) for kind in ("means", "novel_means") for name in names]
     yield page.table(
         ("gamma", *counts, *names, *(f"{name} of novel" for name in names)),
         (
-            (f"{row['gamma']:g}", *(str(row[each]) for each in counts), *(_pair(row[a][b]) for a, b in kinds))
+            (f"{row['gamma']:g}", *(str(row[each]) for each in counts), *(page.pair(row[a][b]) for a, b in kinds))
             for row in rows
         ),
     )
-    wanted = experiment.train.class_names[experiment.config["evaluate"]["label"]]
     yield page.note(f"Of {rows[0]['samples']} samples asked to have {wanted}.")
     goal, n = wanted.split()[0], rows[0]["samples"]
     points = []
@@ -184,12 +217,3 @@ def _bits(workdir):
     yield page.note(
         f"Of {found['sequences']} held-out sequences, {found['tokens']} tokens; the error is over sequences."
     )
-
-
-def _pair(estimate):
-    """A value and its standard error."""
-    return f"{_shown(estimate[0])} ± {_shown(estimate[1])}"
-
-
-def _shown(value):
-    return "–" if value is None else f"{value:.4g}"

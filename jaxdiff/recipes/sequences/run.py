@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxdiff import training
+from jaxdiff.errors import InputError
 from jaxdiff.recipes import runs
 from jaxdiff.recipes.resolve import resolve
 from jaxdiff.recipes.sequences import names
 from jaxdiff.recipes.sequences.config import Config, identity
 from jaxdiff.recipes.sequences.experiment import Experiment, build
-from jaxdiff.recipes.sequences.models import Diffusion, checked_guide
+from jaxdiff.recipes.sequences.judges import Judge
+from jaxdiff.recipes.sequences.models import Diffusion
+from jaxdiff.recipes.sequences.steering import checked
 from jaxdiff.recipes.workdir import recall
 
 
@@ -21,7 +24,8 @@ def train(config: Config, workdir: str | Path) -> training.Run:
     workdir = runs.checked_folder(workdir)
     experiment = build(config)
     sample = experiment.config["sample"]
-    checked_guide(experiment.config, experiment.null, sample["guidance"], experiment.train.name)
+    if not isinstance(experiment.model, Judge):
+        checked(experiment.config, experiment.null, sample["guidance"], experiment.train.name, bool(sample["guide"]))
     if isinstance(experiment.model, Diffusion):
         process = experiment.model.process
         resolve("sample.sampler", names.SAMPLERS, sample["sampler"], noise=process, temper=lambda kernel: kernel)
@@ -34,3 +38,29 @@ def load(workdir: str | Path, ema_width: float | None = None) -> tuple[Experimen
     experiment = build(recall(workdir))
     params, step = runs.restore(experiment, Path(workdir), ema_width)
     return experiment, params, step
+
+
+def advised(workdir: Path, experiment: Experiment, guide: str | Path | None) -> tuple[Experiment, Any] | None:
+    """(experiment, parameters) of the classifier in the folder `guide` (the config's, unless given); None for none.
+
+    Raises InputError for one that cannot steer the run in `workdir`."""
+    folder = guide or experiment.config["sample"]["guide"]
+    if not folder:
+        return None
+    judge, params, _ = load(folder)
+    own, its = experiment.config, judge.config
+    if not isinstance(judge.model, Judge):
+        raise InputError(f"the guide {folder} is no classifier; give a run with config.model.name=classifier")
+    if judge.train.tokeniser != experiment.train.tokeniser or judge.length != experiment.length:
+        raise InputError(
+            f"the guide {folder} reads other sequences than {workdir} writes: of another alphabet or length"
+        )
+    diffuses = isinstance(experiment.model, Diffusion)
+    if judge.model.reads == "noisy" and diffuses and any(own[part] != its[part] for part in ("process", "alpha")):
+        raise InputError(
+            f"the guide {folder} knows the noise of {its['process']}, {its['alpha']}, and {workdir} has "
+            f"{own['process']}, {own['alpha']}: train it with the same"
+        )
+    if judge.model.reads == "hidden" and Path(its["model"]["of"]).resolve() != Path(workdir).resolve():
+        raise InputError(f"the guide {folder} reads the hidden states of {its['model']['of']}, not of {workdir}")
+    return judge, params

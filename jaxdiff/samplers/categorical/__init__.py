@@ -4,16 +4,8 @@ from jaxdiff.samplers.categorical.cache import cached
 from jaxdiff.samplers.categorical.correctors import conditional, gibbs
 from jaxdiff.samplers.categorical.draws import draw, greedy, move, pick, x0_then_posterior
 from jaxdiff.samplers.categorical.hitting import calls, first_hitting
-from jaxdiff.samplers.categorical.kernels import (
-    Kernel,
-    ancestral,
-    cap,
-    euler,
-    remask,
-    rescale,
-    tau_leaping,
-    tweedie,
-)
+from jaxdiff.samplers.categorical.jumps import euler, reverse_rate, tau_leaping
+from jaxdiff.samplers.categorical.kernels import Kernel, ancestral, cap, remask, rescale, tweedie
 from jaxdiff.samplers.categorical.recipes import sampler
 
 __all__ = [
@@ -32,6 +24,7 @@ __all__ = [
     "pick",
     "remask",
     "rescale",
+    "reverse_rate",
     "sampler",
     "tau_leaping",
     "tweedie",

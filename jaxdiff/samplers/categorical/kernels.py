@@ -6,8 +6,8 @@ Positions are drawn on their own given z, so a step errs by what they have to do
 | kernel | of z_s |
 |---|---|
 | `ancestral` | q(z_t \\| z_s) q(z_s), x0 ~ the leave-one-out belief (Austin et al. 2021; Schiff et al. 2024) |
-| `euler` | 1 - h rate to stay, h rate to each other state, the rates of the reverse chain at t |
-| `tau_leaping` | e^(-h rate) to stay, else by the rates (Campbell et al. 2022) |
+| `jumps.euler` | 1 - h rate to stay, h rate to each other state, the rates of the reverse chain at t |
+| `jumps.tau_leaping` | e^(-h rate) to stay, else by the rates (Campbell et al. 2022) |
 | `tweedie` | q(z_t \\| z_s) times the score carried from t to s (Lou et al. 2024) |
 | `remask` | as ancestral, with shown tokens hidden again now and then (Wang et al. 2025) |
 
@@ -28,7 +28,7 @@ from jaxdiff.numerics import as_array, concrete, known, partial
 from jaxdiff.processes.categorical import Categorical, LogProbs, Mixing, Tokens, normalized, one_hot_logs
 from jaxdiff.types import Scalar, Time
 
-__all__ = ["Kernel", "ancestral", "cap", "euler", "remask", "rescale", "tau_leaping", "tweedie"]
+__all__ = ["Kernel", "ancestral", "cap", "remask", "rescale", "tweedie"]
 
 Kernel = Callable[..., LogProbs]
 """kernel(denoise, z, t, s) -> log-probabilities (..., states) of each token of z_s; a pytree."""
@@ -45,51 +45,6 @@ def ancestral(process: Categorical) -> Kernel:
 def _ancestral(process, denoise, z, t, s):
     log_p = alone(process, beliefs.believe(process, denoise, z, t), z, t)
     return reverse(process, log_p, z, t, s)
-
-
-def euler(process: Categorical) -> Kernel:
-    """One Euler step of the reverse chain: a token leaves with probability h rate, h = t - s, cut at 1.
-
-    The rate from z to y is that of the process from y to z, times p_t(y) / p_t(z)."""
-    return partial(_euler_step, process)
-
-
-def tau_leaping(process: Categorical) -> Kernel:
-    """The reverse chain with its rates held for the step: a token leaves with probability 1 - exp(-h rate) (Campbell et
-    al. 2022), once at most, since what a second jump of one token would mean is not said where tokens have no order."""
-    return partial(_tau_leap, process)
-
-
-def _euler_step(process, denoise, z, t, s):
-    return _jump(_euler, process, denoise, z, t, s)
-
-
-def _tau_leap(process, denoise, z, t, s):
-    return _jump(_tau_leaping, process, denoise, z, t, s)
-
-
-def _jump(leaving, process, denoise, z, t, s):
-    belief = beliefs.believe(process, denoise, z, t)
-    score = beliefs.score(process, belief, z, t)
-    back = process.log_inflow(z, t).astype(score.dtype)
-    rates = jnp.where(jnp.isneginf(back), -jnp.inf, back + jnp.where(jnp.isneginf(back), 0, score))
-    total = logsumexp(rates, -1, keepdims=True)
-    stay, leave = leaving(total + jnp.log(as_array(t) - as_array(s)).astype(score.dtype))
-    which = jnp.where(jnp.isneginf(total), -jnp.inf, rates - jnp.where(jnp.isneginf(total), 0, total))
-    here = jnp.isfinite(one_hot_logs(z, process.states, score.dtype))
-    law = jnp.where(here, stay, leave + which)
-    return jnp.where(as_array(s) > 0, law, reverse(process, alone(process, belief, z, t), z, t, s))
-
-
-def _euler(log_events):
-    """(log of the probability to stay, to leave), of the log of h rate."""
-    leave = jnp.minimum(log_events, 0)
-    return jnp.log(-jnp.expm1(leave)), leave
-
-
-def _tau_leaping(log_events):
-    events = jnp.exp(log_events)
-    return -events, jnp.log(-jnp.expm1(-events))
 
 
 def tweedie(process: Categorical) -> Kernel:
