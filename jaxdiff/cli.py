@@ -167,7 +167,9 @@ def _sample_flags(parser):
     parser.add_argument(
         "--steps", type=int, help="steps of the sampler; edm calls the model twice in each but the last"
     )
-    parser.add_argument("--guidance", type=float, help="weight of the guidance; 1 is none (the config's)")
+    parser.add_argument(
+        "--guidance", type=float, help="weight of the guidance; 1 is none, of a classifier 0 (the config's)"
+    )
     parser.add_argument(
         "--guide",
         type=Path,

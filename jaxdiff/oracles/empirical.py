@@ -68,8 +68,9 @@ class EmpiricalOracle(eqx.Module):
         label = jnp.asarray(label)
         shown = label if concrete(label) else "(traced)"
         own = known(lambda labels, label: labels == label, self.labels, label)
-        own = require(own, known(jnp.any, own), f"no example has the label {shown}: ask for one that the data have")
         weights = jnp.where(own, _weights(self, jnp.result_type(self.data)), 0)
+        message = f"no example has the label {shown}, or any weight: ask for one that the data have"
+        weights = require(weights, known(lambda weights: jnp.sum(weights) > 0, weights), message)
         return EmpiricalOracle(self.process, self.data, weights / jnp.sum(weights), self.labels, self.chunk)
 
     def denoiser(self, label: Any = None) -> Denoiser:

@@ -29,6 +29,7 @@ from jaxdiff.losses.weights import Weight, unit
 from jaxdiff.numerics import as_array, cast, concrete, partial
 from jaxdiff.parameterizations import Row, noise
 from jaxdiff.processes.gaussian import Gaussian
+from jaxdiff.theory.inputs import counts, examples, rising
 from jaxdiff.theory.walks import level
 from jaxdiff.types import PRNGKey, Scalar, Time
 
@@ -66,7 +67,7 @@ def total_weighting(
     `times` is any law of `grids`, of one's own too: a histogram of `draws` of its times, each with the law's weight.
     For stratified laws the standard error, which takes them for independent, is too large. Raises InputError for edges
     that do not rise, and fewer than 2 draws."""
-    edges = _rising(edges)
+    edges = rising(edges)
     if draws < 2:
         raise InputError(f"total_weighting got draws={draws}, expected at least 2")
     value, stderr = _histogram(key, process, partial(times), edges, partial(weight), partial(row), draws)
@@ -91,7 +92,8 @@ def per_level_loss(
 ) -> ByLevel:
     """The mean of `loss` (such as `losses.matching`) over the examples `data` (n, ...) at each of rising noise levels,
     with its standard error over them."""
-    levels, data = _rising(levels), _examples(data)
+    levels, data = rising(levels, process), examples(data)
+    counts(chunk=chunk)
     return _per_level_loss(key, process, partial(loss), partial(denoise), data, levels, min(chunk, len(data)))
 
 
@@ -134,7 +136,8 @@ def gradient_share(
     The squared norm of a mean over n examples is too large by the noise in it, E|grad - mean|^2 / n; that is taken off,
     so the square is unbiased, and cut at 0. `noise` is E|grad - mean|^2 / E|grad|^2, of one example. Memory holds
     `chunk` gradients at a time."""
-    levels, data = _rising(levels), _examples(data)
+    levels, data = rising(levels, process), examples(data)
+    counts(chunk=chunk)
     weights = as_array(weights)
     if weights.shape not in ((), levels.shape):
         raise InputError(f"the weights have shape {weights.shape}, expected one number or {levels.shape}, one a level")
@@ -182,7 +185,7 @@ def balanced(levels: Any, losses: Any, *, weight: Weight = unit, density: Any = 
     Between levels the logarithms are linear in ln s, beyond them constant. `losses.matching(process, row, found)` takes
     it, with the row of the measured loss. Raises InputError for losses that are not positive and finite, and
     other shapes."""
-    levels = _rising(levels)
+    levels = rising(levels)
     losses, density = as_array(losses), as_array(density)
     if losses.shape != levels.shape or density.shape not in ((), levels.shape):
         raise InputError(
@@ -201,21 +204,3 @@ def _balanced(places, logs, scale, weight, process, t):
     base = weight(process, t)
     places, logs, scale = cast((places, logs, scale), base.dtype)
     return base * scale * jnp.exp(-jnp.interp(jnp.log(level(process, t)), places, logs))
-
-
-def _rising(levels):
-    levels = as_array(levels)
-    if (
-        levels.ndim != 1
-        or len(levels) < 2
-        or (concrete(levels) and not (np.all(np.diff(levels) > 0) and levels[0] > 0))
-    ):
-        raise InputError(f"got noise levels {levels}, expected at least two rising numbers above 0")
-    return levels
-
-
-def _examples(data):
-    data = as_array(data)
-    if data.ndim < 2 or len(data) < 2:
-        raise InputError(f"got data of shape {data.shape}, expected (n, ...) with at least 2 examples")
-    return data

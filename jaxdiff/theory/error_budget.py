@@ -21,16 +21,16 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxdiff.errors import InputError
-from jaxdiff.numerics import as_array, concrete, known, partial, require
+from jaxdiff.numerics import as_array, known, partial, require
 from jaxdiff.oracles import GaussianOracle
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.samplers.loop import check
 from jaxdiff.samplers.stepper import believe
+from jaxdiff.theory.inputs import counts, examples, rising
 from jaxdiff.theory.walks import SCORE, Walk, level, stepper
 from jaxdiff.types import Denoiser, PRNGKey, Scalar
 
@@ -224,7 +224,10 @@ class Normal(eqx.Module):
 def normal_profile(values: Any, error: float = 0.0) -> Normal:
     """The exact profile of data with the variances `values` and of a network whose noise is off by `error` (root mean
     square a dimension) at every level."""
-    return Normal(jnp.atleast_1d(as_array(values)), as_array(error) ** 2)
+    values = jnp.atleast_1d(as_array(values))
+    ok = known(lambda values: jnp.isfinite(values) & (values >= 0), values)
+    values = require(values, ok, "a variance of normal_profile is below 0 or not finite; expected those of the data")
+    return Normal(values, as_array(error) ** 2)
 
 
 class Profile(eqx.Module):
@@ -273,7 +276,8 @@ def profile(
     key: PRNGKey, oracle: Any, levels: Any, *, denoise: Denoiser | None = None, draws: int = 4096, chunk: int = 256
 ) -> Profile:
     """The profile of an oracle's data, and of `denoise` against it, at rising noise levels sigma / alpha > 0."""
-    levels = _rising(levels, oracle.process)
+    levels = rising(levels, oracle.process)
+    counts(chunk=chunk)
     guess = None if denoise is None else partial(denoise)
     return _profile(key, oracle, guess, levels, _counted(draws), min(chunk, draws))
 
@@ -308,11 +312,8 @@ def held_out(
     It is the network's error plus the noise's own variance 1 - share(s), which no network removes: an upper bound of
     the error, loose where noise is faint. Only an oracle tells the two apart, so `shares` is nan. The difference of two
     networks' losses is that of their errors."""
-    levels, data = _rising(levels, process), as_array(data)
-    if data.ndim < 2 or len(data) < 2:
-        raise InputError(f"held_out got data of shape {data.shape}, expected (n, ...) with at least 2 examples")
-    if draws < 1:
-        raise InputError(f"held_out got draws={draws}, expected at least 1 noise for each example")
+    levels, data = rising(levels, process), examples(data)
+    counts(draws=draws, chunk=chunk)
     return _held_out(key, process, partial(denoise), data, levels, draws, min(chunk, len(data)))
 
 
@@ -336,20 +337,6 @@ def _held_out(key, process, denoise, data, levels, draws, chunk):
     squares, stderr = jax.lax.map(at, levels)
     unknown = jnp.full_like(squares, jnp.nan)
     return Profile(levels, unknown, squares, unknown, stderr)
-
-
-def _rising(levels, process):
-    levels = as_array(levels)
-    rises = levels.ndim == 1 and len(levels) > 1
-    if not rises or (concrete(levels) and not (np.all(np.diff(levels) > 0) and levels[0] > 0)):
-        raise InputError(f"a profile got levels {levels}, expected at least two rising noise levels above 0")
-    low, high = (float(level(process, end)) for end in (0.0, 1.0))
-    if concrete(levels) and not (low * (1 - 1e-5) <= float(levels[0]) and float(levels[-1]) <= high * (1 + 1e-5)):
-        raise InputError(
-            f"a profile got levels from {float(levels[0]):g} to {float(levels[-1]):g}, which the process has not: its "
-            f"own go from {low:g} to {high:g}"
-        )
-    return levels
 
 
 def _counted(draws):

@@ -89,7 +89,8 @@ def kl(oracle: Any, denoise: Denoiser, ts: Any, *, walk: Walk = SCORE, fine: flo
     q, width = np.exp(log_q), y[1] - y[0]
     if abs(q.sum() * width - 1) > 1e-5:
         raise InputError(
-            f"the data's density at noise level {noise:.3g} is too narrow to integrate; end the times earlier"
+            f"the data's density at noise level {noise:.3g} cannot be integrated: it is too narrow, or part of it lies "
+            "outside of what its draws show; end the times earlier, or give no part a tiny weight"
         )
     return float(np.sum(q * (log_q - np.log(np.maximum(found.density(y), 1e-300)))) * width)
 

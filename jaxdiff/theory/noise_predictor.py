@@ -210,7 +210,10 @@ def _chunk(key, indices, fixed, rows, ts, draws):
     def one(index, row_of):
         x0, cond = row_of
         names = ("the denoiser", "the optimal denoiser")
-        asked = [Partial(_believe, name, make(cond)) for name, make in zip(names[-len(makers) :], makers, strict=True)]
+        asked = [
+            Partial(_believe, name, _made(name, make, cond))
+            for name, make in zip(names[-len(makers) :], makers, strict=True)
+        ]
         own_key = jax.random.fold_in(key, index)
 
         def at(place):
@@ -230,6 +233,16 @@ def _chunk(key, indices, fixed, rows, ts, draws):
         return jnp.mean(values.reshape(len(ts), draws, -1), axis=1)
 
     return jax.vmap(one)(indices, rows)
+
+
+def _made(name, make, cond):
+    try:
+        return make(cond)
+    except TypeError as error:
+        raise InputError(
+            f"{name} is not made by make(cond): {str(error).splitlines()[0]}; of a plain denoiser (x, t) give "
+            "noise_predictor.always(denoise)"
+        ) from error
 
 
 def _factor(process, row, weight, t):

@@ -183,7 +183,7 @@ def memorized(
 
     0 where the model memorises, 1 where it does not. It is a function of `originals` as well as of n: give both. Raises
     InputError for fewer than two points, or no run."""
-    if min(*ns, originals) < 2 or runs < 1:
+    if not ns or min(*ns, originals) < 2 or runs < 1:
         raise InputError(f"got ns={ns}, originals={originals}, runs={runs}; expected 2 points or more, 1 run or more")
     fresh_key, *keys = jax.random.split(key, len(ns) + 1)
     fitted = [fits(one, model, n, runs) for one, n in zip(keys, ns, strict=True)]

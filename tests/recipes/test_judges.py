@@ -5,6 +5,7 @@ that the right judge is asked about the right thing."""
 import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,7 @@ def test_steering_from_the_command_line(folder, capsys):
         "--steering=classifier_based": "classifier_based asks a judge, and got none",
     }
     for word, sentence in mistakes.items():
-        assert cli.main(["sample", f"--workdir={uniform}", "--guidance=2", word]) == 2, word
+        assert cli.main(["sample", f"--workdir={uniform}", word]) == 2, word
         assert sentence in capsys.readouterr().err, word
 
 
@@ -149,12 +150,27 @@ def test_mistakes_in_a_config_are_one_sentence(changes, sentence, tmp_path):
         ({"alpha": {"name": "cosine"}}, "noisy", "train it with the same"),
         ({"data": MOLECULES | {"length": 26}}, "noisy", "of another alphabet or length"),
         ({}, "pplm", "reads the hidden states of"),
+        ({"label_dropout": 0.0}, "noisy", "never learned: it was trained with label_dropout=0"),
     ],
 )
 def test_a_judge_of_something_else_is_refused(folder, changes, guide, sentence):
     experiment = build(config("uniform", **changes))
+
+    def draw():
+        return samples(experiment, None, 1, seed=0, guide=advised(folder / "uniform", experiment, folder / guide))
+
     with pytest.raises(InputError, match=sentence):
-        advised(folder / "uniform", experiment, folder / guide)
+        draw()
+
+
+def test_a_judge_of_a_network_that_went_on_is_refused(folder, tmp_path):
+    workdir = shutil.copytree(folder / "nos", tmp_path / "nos")
+    found = json.loads((workdir / "run.json").read_text())
+    assert found["config"]["base_step"] == 10
+    found["config"]["base_step"] = 9
+    (workdir / "run.json").write_text(json.dumps(found))
+    with pytest.raises(InputError, match="at its step 9, and that run is at step 10 now"):
+        load(workdir)
 
 
 @pytest.mark.parametrize("kind", KINDS)

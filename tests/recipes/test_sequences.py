@@ -5,6 +5,7 @@ are (losses, samplers, metrics); here it is that they are put together rightly."
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -241,7 +242,7 @@ def test_mistakes_in_a_config_are_one_sentence(changes, sentence, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_mistakes_of_a_command_are_one_sentence(run, capsys):
+def test_mistakes_of_a_command_are_one_sentence(run, tmp_path, capsys):
     mistakes = {
         "--labels=2": "label 2 is not a class",
         "--n=0": "expected at least 1 sequence",
@@ -252,6 +253,13 @@ def test_mistakes_of_a_command_are_one_sentence(run, capsys):
     for word, sentence in mistakes.items():
         assert cli.main(["sample", f"--workdir={run}", word]) == 2, word
         assert sentence in capsys.readouterr().err, word
+    made = json.loads((run / "config.json").read_text())
+    made["evaluate"] |= {"label": -1, "guidance": [2.0]}
+    (tmp_path / "config.json").write_text(json.dumps(made))
+    (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
+    shutil.copy(run / "run.json", tmp_path)
+    assert cli.main(["evaluate", f"--workdir={tmp_path}"]) == 2
+    assert "measures samples of one class" in capsys.readouterr().err
     assert cli.main(["evaluate", f"--workdir={run}", "--likelihood", "--n=99"]) == 2
     assert "expected from 1 to 8" in capsys.readouterr().err
 

@@ -159,12 +159,20 @@ def test_mistakes_are_named(key):
     process, data = processes.edm(), np.zeros((3, 1), np.float32)
     loss = losses.matching(process)
     for levels in ([1.0], [1.0, 0.5], [0.0, 1.0]):
-        with pytest.raises(InputError, match="at least two rising numbers above 0"):
+        with pytest.raises(InputError, match="at least two rising ones above 0"):
             balance.total_weighting(key, process, grids.uniform_times, levels)
     with pytest.raises(InputError, match="draws=1"):
         balance.total_weighting(key, process, grids.uniform_times, [0.5, 1.0], draws=1)
     with pytest.raises(InputError, match=r"data of shape \(3,\)"):
         balance.per_level_loss(key, process, loss, lambda x, t: x, data[:, 0], [0.5, 1.0])
+    for levels, sentence in (([1.0, 8000.0], "which the process has not"), ([0.5, 1.0], "not all finite")):
+        nothing = np.full((3, 1), np.nan) if sentence == "not all finite" else data
+        with pytest.raises(InputError, match=sentence):
+            balance.per_level_loss(key, process, loss, lambda x, t: x, nothing, levels)
+        with pytest.raises(InputError, match=sentence):
+            balance.gradient_share(key, process, loss, belief, {}, nothing, levels)
+    with pytest.raises(InputError, match="chunk=0"):
+        balance.gradient_share(key, process, loss, belief, {}, data, [0.5, 1.0], chunk=0)
     with pytest.raises(InputError, match=r"the weights have shape \(3,\)"):
         balance.gradient_share(key, process, loss, belief, {}, data, [0.5, 1.0], weights=np.ones(3))
     for bad in ([1.0, 0.0], [1.0, np.nan], [1.0, -1.0]):

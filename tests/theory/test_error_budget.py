@@ -371,7 +371,7 @@ def test_mistakes_are_named():
     with pytest.raises(InputError, match=r"the denoiser returned .* of shape \(2,\)"):
         error_budget.monte_carlo(key, oracle, ts, denoise=lambda x, t: jnp.zeros(2), draws=4)
     for levels in ([1.0], [1.0, 0.5], [0.0, 1.0]):
-        with pytest.raises(InputError, match="at least two rising noise levels"):
+        with pytest.raises(InputError, match="at least two rising ones above 0"):
             error_budget.profile(key, oracle, levels)
     with pytest.raises(InputError, match="which the process has not"):
         error_budget.profile(key, oracle, [1.0, 100.0])
@@ -381,6 +381,12 @@ def test_mistakes_are_named():
         error_budget.held_out(key, process, oracle.denoise, np.zeros(3), [0.5, 1.0])
     with pytest.raises(InputError, match="draws=0"):
         error_budget.held_out(key, process, oracle.denoise, np.zeros((3, 1)), [0.5, 1.0], draws=0)
+    with pytest.raises(InputError, match="not all finite"):
+        error_budget.held_out(key, process, oracle.denoise, np.full((3, 1), np.nan), [0.5, 1.0])
+    with pytest.raises(InputError, match="chunk=0"):
+        error_budget.profile(key, oracle, [0.5, 1.0], chunk=0)
+    with pytest.raises(InputError, match="a variance of normal_profile is below 0"):
+        error_budget.normal_profile([-1.0, 0.5])
     with pytest.raises(InputError, match="the profile is not finite"):
         error_budget.step_cost(process, error_budget.normal_profile(1.0, np.nan))
     with pytest.raises(InputError, match="adds no noise"):

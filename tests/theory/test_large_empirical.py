@@ -205,5 +205,7 @@ def test_bad_questions_are_refused():
         oracle.denoise(jnp.zeros(1), 0.3)  # would broadcast
     with pytest.raises(InputError, match="no example has the label 3"):
         oracle.given(3)
+    with pytest.raises(InputError, match="no example has the label 0, or any weight"):
+        oracles.empirical(processes.vp(), np.eye(3), weights=[0, 0.5, 0.5], labels=[0, 1, 1]).given(0)
     with pytest.raises(InputError, match="without labels"):
         oracles.empirical(processes.vp(), DATA).given(0)

@@ -330,6 +330,7 @@ def test_bad_questions_are_refused(key):
         "the denoiser cannot take an example of shape": lambda: ask(np.zeros((4, 3), np.float32)),
         r"the denoiser returned shape \(\) for an example of shape \(2,\)": lambda: ask(make_denoise=flat),
         r"the optimal denoiser returned shape \(\)": lambda: ask(make_optimal=flat),
+        r"the denoiser is not made by make\(cond\).*always\(denoise\)": lambda: ask(make_denoise=law.denoise),
         r"x of shape \(3,\) for examples of shape \(2,\)": lambda: ask(
             np.zeros((4, 3), np.float32),
             make_denoise=noise_predictor.always(Partial(_same)),

@@ -178,6 +178,7 @@ X = jnp.ones((4, 3)) * jnp.arange(4.0)[:, None]
         (lambda: one_step.model(3, mean=jnp.ones(2)), r"mean of shape \(2,\)"),
         (lambda: one_step.expected_trace(one_step.model(3), 1), "n=1, expected 2 points"),
         (lambda: one_step.memorized(jax.random.key(0), one_step.model(3), (1, 5)), "2 points or more"),
+        (lambda: one_step.memorized(jax.random.key(0), one_step.model(3), ()), r"got ns=\(\)"),
         (lambda: one_step.memorized(jax.random.key(0), one_step.model(3), (4,), runs=0), "runs=0"),
     ],
 )

@@ -2,7 +2,8 @@
 
     excess         the loss on training images above that of the optimum of the training set, by noise level; and the
                    loss on held-out images, which no optimum of the training set knows
-    budget         E_I, E_D and E_S of the KL from the noised training set to what the sampler draws, grid by grid
+    budget         E_I, E_D and E_S of the KL from the noised training set to what a walk with frozen scores draws, grid
+                   by grid
     memorization   whether samples are nearer to training images than held-out images are
 
 The optimum of the training set is `oracles.empirical`: the denoiser that remembers it, which a network of unlimited
@@ -44,13 +45,13 @@ def theory(workdir: str | Path, *, n: int | None = None, seed: int = 1, say: Say
     n = int(min(settings["images"] or most, most) if n is None else n)
     if not 2 <= n <= most:
         raise InputError(f"n is {n}, expected from 2 to {most}, as many as there are training and held-out images")
-    key = jax.random.key(seed)
+    excess_key, budget_key = jax.random.split(jax.random.key(seed))
     result = {
         "step": step,
         "data": train.name,
         "images": n,
-        "excess": excess(experiment, params, key, n, say=say),
-        "budget": budget(experiment, params, key, say=say),
+        "excess": excess(experiment, params, excess_key, n, say=say),
+        "budget": budget(experiment, params, budget_key, say=say),
         "memorization": remembered(experiment, params, seed=seed, say=say),
     }
     result = plain(result)
@@ -65,12 +66,21 @@ def excess(experiment: Experiment, params: Any, key: Any, n: int, *, say: Say = 
     ts = _times(process, experiment.config["theory"]["levels"])
     optimum = _optimum(experiment).denoiser
     rows: dict[str, Any] = {"levels": list(map(float, _ratios(process, ts)))}
-    for name, images in (("train", experiment.train), ("held_out", experiment.held_out)):
+    sets = {"train": experiment.train, "held_out": experiment.held_out}
+    for place, (name, images) in enumerate(sets.items()):
         some = images.take(np.arange(n) * len(images) // n)  # all along the set: it may be sorted by class
         cond = some.labels if experiment.classes else None
         progress = counter(f"excess loss on {n} {name.replace('_', '-')} images:")
         found = noise_predictor.excess(
-            key, process, make, optimum, some.to_model(), ts, cond=cond, draws=2, progress=progress
+            jax.random.fold_in(key, place),
+            process,
+            make,
+            optimum,
+            some.to_model(),
+            ts,
+            cond=cond,
+            draws=2,
+            progress=progress,
         )
         rows[name] = {
             each: {"value": curve.value, "stderr": curve.stderr, "mean": [curve.mean, curve.mean_stderr]}
@@ -87,19 +97,23 @@ def budget(experiment: Experiment, params: Any, key: Any, *, say: Say = print) -
     sampler has; `optimal` is the grid fitted to this model's measured error."""
     process, settings = experiment.process, experiment.config["theory"]
     steps = int(experiment.config["sample"]["sampler"].get("steps", 18))
-    law, denoise = _law_and_belief(experiment, params)
+    law, denoise, spoken = _law_and_belief(experiment, params)
     lowest, top = _ends(process)
+    # Grids of a process without noise at t = 0 spend their last step from the least level to there: not this walk.
+    given = steps if _ratios(process, 0.0) > 0 else steps + 1
+    fit_key, key = jax.random.split(key)  # the fitted grid is judged on other draws than it was fitted to
     ends = {"sigma_min": lowest, "sigma_max": top}
-    made = {name: getattr(grids, name)(process, steps, **ends) for name in ("karras", "logsnr", "vp")}
+    made = {name: getattr(grids, name)(process, given, **ends) for name in ("karras", "logsnr", "vp")}
     levels = np.geomspace(lowest, top, settings["levels"])
-    profile = error_budget.profile(key, law, levels, denoise=denoise, draws=settings["draws"], chunk=64)
+    profile = error_budget.profile(fit_key, law, levels, denoise=denoise, draws=settings["draws"], chunk=64)
     made["optimal"] = grids.optimal(
-        process, steps, error_budget.step_cost(process, profile), sigma_min=lowest, sigma_max=top
+        process, given, error_budget.step_cost(process, profile), sigma_min=lowest, sigma_max=top
     )
-    rows = {}
+    rows, walked = {}, 0
     for name, ts in made.items():
         ts = ts if _ratios(process, ts[-1]) > 0 else ts[:-1]
         found = error_budget.monte_carlo(key, law, ts, denoise=denoise, draws=settings["draws"], chunk=64)
+        walked = len(found.discretisation)
         terms = {
             "initialisation": found.initialisation,
             "discretisation": found.discretisation.sum(),
@@ -110,7 +124,8 @@ def budget(experiment: Experiment, params: Any, key: Any, *, say: Say = print) -
         say(f"{name} grid, nats: " + ", ".join(f"{each} {a:.4g} +- {b:.2g}" for each, (a, b) in rows[name].items()))
     error = {"levels": levels, "square": profile.squares, "stderr": profile.square_stderr, "share": profile.shares}
     return {
-        "steps": steps,
+        "steps": walked,
+        "law": spoken,
         "ends": [lowest, top],
         "grids": rows,
         "error": {each: np.asarray(value) for each, value in error.items()},
@@ -141,14 +156,14 @@ def _optimum(experiment, labels=True):
 
 
 def _law_and_belief(experiment, params):
-    """The training set's law and the network as its denoiser: without a class, or of class 0 where no model without one
-    was trained."""
+    """The training set's law, the network as its denoiser, and the law's name: without a class, or of class 0 where no
+    model without one was trained."""
     optimum, null = _optimum(experiment), experiment.null
     if null is None:
-        return optimum, experiment.network(params, None)
+        return optimum, experiment.network(params, None), "the training set"
     if experiment.config["label_dropout"]:
-        return _optimum(experiment, labels=False), experiment.network(params, jnp.int32(null))
-    return optimum.given(0), experiment.network(params, jnp.int32(0))
+        return _optimum(experiment, labels=False), experiment.network(params, jnp.int32(null)), "the training set"
+    return optimum.given(0), experiment.network(params, jnp.int32(0)), "class 0 of the training set"
 
 
 def _times(process, count):

@@ -45,8 +45,8 @@ def parts(found: Mapping[str, Any]) -> Iterator[str]:
     )
     yield page.note(
         f"Of a walk of {budget['steps']} steps with the score frozen over each, from noise level {budget['ends'][1]:g} "
-        f"to {budget['ends'][0]:g}, with the noised training set as the law: the score term is the distance from "
-        "remembering it, which a network that generalises keeps."
+        f"to {budget['ends'][0]:g}, with {budget['law']}, noised, as the law: the score term is the distance "
+        "from remembering it, which a network that generalises keeps."
     )
     yield "<h2>Does it remember?</h2>"
     yield page.table(("", "samples", "knowing nothing"), _remembered(found["memorization"]))

@@ -53,6 +53,11 @@ def evaluate(
             "config.evaluate.guidance measures a property of molecules by the strength of guidance: it needs a data "
             "set with a label, such as qm9 with label='qed', or a guide; leave it empty"
         )
+    if settings["guidance"] and settings["label"] < 0:
+        raise InputError(
+            "config.evaluate.guidance measures samples of one class, and config.evaluate.label is -1, all in turn: "
+            "name one, such as --config.evaluate.label=1"
+        )
     drawn = draw(experiment, params, settings["samples"], seed=seed, step=step, **chosen)
     say(f"measuring {len(drawn)} samples beside {len(experiment.held_out)} held-out sequences")
     found = MEASURES[kind(experiment.train)](experiment, drawn, seed, say)
@@ -63,6 +68,7 @@ def evaluate(
         "sampler": experiment.config["sample"]["sampler"],
         "guidance": experiment.config["sample"]["guidance"],
         "guide": str(guide or experiment.config["sample"]["guide"]),
+        "steering": steering or experiment.config["sample"]["steering"],
         "classes": classes(drawn),
         "metrics": found,
     }

@@ -152,7 +152,7 @@ def _judge(config, kind, train):
 
 def _judge_of_hidden(config, kind, train):
     """The same of a classifier that reads what the network of another run makes of sequences."""
-    base, params, null = _base(kind["of"], train)
+    base, params, null, step = _base(kind["of"], train)
     prefix = isinstance(base, Autoregression)
     state = jax.eval_shape(lambda x0: base.states(params, null, jax.random.key(0), x0, 0.5), train.tokens[0])
 
@@ -162,20 +162,23 @@ def _judge_of_hidden(config, kind, train):
 
     part, see = _parts(make), Partial(judges.hidden, base, params, null)
     if not prefix:
-        return make, Judge("hidden", part("__call__"), see), base.process
-    return make, Judge("hidden", part("__call__"), see, part("step"), _empty(make, lambda net, _: net.nothing(1))), None
+        return make, Judge("hidden", part("__call__"), see, base_step=step), base.process
+    empty = _empty(make, lambda net, _: net.nothing(1))
+    return make, Judge("hidden", part("__call__"), see, part("step"), empty, base_step=step), None
 
 
 def _base(folder, train):
-    """(model, averaged parameters, the label that means none) of the run whose hidden states are read."""
+    """(model, averaged parameters, the label that means none, step) of the run whose hidden states are read."""
     experiment = build(recall(folder))
+    _check_reads_text(experiment.config)
     if experiment.train.tokeniser != train.tokeniser or experiment.train.shape != train.shape:
         raise InputError(
             f"config.model.of is {folder}, a run on other sequences than {train.name} (of another length or alphabet); "
             "give one on the same data"
         )
     null = None if experiment.null is None else jnp.int32(experiment.null)
-    return experiment.writer, runs.restore(experiment, Path(folder))[0], null
+    params, step = runs.restore(experiment, Path(folder))
+    return experiment.writer, params, null, step
 
 
 def _check_reads_text(config):
@@ -204,9 +207,10 @@ def _parts(make):
 def _empty(make, say):
     """(length) -> what a network remembers of no token: it says so itself, and is thrown away."""
 
+    @cache
     def empty(length):
-        shape = jax.eval_shape(lambda: say(make(), length))
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
+        with jax.ensure_compile_time_eval():  # also where a sampler is being compiled
+            return jax.jit(lambda: say(make(), length))()
 
     return empty
 

@@ -27,6 +27,7 @@ class Judge(NamedTuple):
     nothing: Any = None
     process: Categorical | None = None  # of what is noisy
     level: Any = None
+    base_step: int | None = None  # of the run whose hidden states it reads
 
     @property
     def prefix(self) -> bool:

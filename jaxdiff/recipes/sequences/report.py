@@ -85,7 +85,8 @@ def _lead(result, experiment):
     how = "token by token"
     if result["sampler"] and experiment.config["model"]["name"] == "diffusion":
         how = f"by {result['sampler']['name']}, {result['sampler'].get('steps', 'its own')} steps"
-    asked = f" by {result['guide']}" if result["guide"] else ""
+    way = "" if result["steering"]["name"] == "auto" else f" ({', '.join(map(str, result['steering'].values()))})"
+    asked = f" by {result['guide']}{way}" if result["guide"] else ""
     guided = "" if result["guidance"] == 1 and not asked else f", guided{asked} with gamma {result['guidance']:g}"
     return f"Step {result['step']}. Samples {how}{guided}, with averaged parameters."
 

@@ -1,5 +1,6 @@
 """Train a model of sequences in a directory, and read it back: config, data, averaged parameters."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,27 @@ def train(config: Config, workdir: str | Path) -> training.Run:
     if isinstance(experiment.model, Diffusion):
         process = experiment.model.process
         resolve("sample.sampler", names.SAMPLERS, sample["sampler"], noise=process, temper=lambda kernel: kernel)
-    return runs.fit(experiment, workdir, identity(experiment.config), unit="sequences")
+    return runs.fit(experiment, workdir, identity(experiment.config) | _base_step(experiment), unit="sequences")
+
+
+def _base_step(experiment):
+    """What makes a classifier of hidden states that one, beside its config: how far their network was trained."""
+    judge = experiment.model
+    return {"base_step": judge.base_step} if isinstance(judge, Judge) and judge.base_step is not None else {}
 
 
 def load(workdir: str | Path, ema_width: float | None = None) -> tuple[Experiment, Any, int]:
     """(experiment, averaged parameters of the network, step) of the newest checkpoint in `workdir`; `ema_width` as for
     `runs.restore`. InputError where there is no checkpoint, or no such average."""
     experiment = build(recall(workdir))
+    record = Path(workdir) / "run.json"
+    for name, now in _base_step(experiment).items() if record.is_file() else ():
+        then = json.loads(record.read_text())["config"][name]
+        if now != then:
+            raise InputError(
+                f"{workdir} learned to read the hidden states of {experiment.config['model']['of']} at its step "
+                f"{then}, and that run is at step {now} now; train the classifier anew in another folder"
+            )
     params, step = runs.restore(experiment, Path(workdir), ema_width)
     return experiment, params, step
 

@@ -35,7 +35,7 @@ class Guide(NamedTuple):
     @property
     def plain(self) -> bool:
         """Whether the model draws as it is, with its class."""
-        return self.judge is None and self.gamma == 1
+        return self.judge is None and self.gamma == 1 and self.steering.get("name", "auto") in ("auto", "tempered")
 
 
 # Of a diffusion: (label -> denoiser, kernel -> kernel) -------------------------------------------------------------
@@ -211,8 +211,10 @@ OF_AUTOREGRESSION = {"tempered": tempered_step, "fudge": fudge, "pplm": pplm}
 
 def steered(known: Mapping[str, Any], model: Any, params: Any, guide: Guide) -> Any:
     """What a guide makes of a model, by one of the two tables `known`; InputError for a way that it cannot go."""
-    spec = dict(guide.steering)
-    if spec == {"name": "auto"}:
+    spec = {"name": "auto"} | dict(guide.steering)
+    if spec["name"] == "auto":
+        if len(spec) > 1:
+            raise InputError(f"config.sample.steering is {spec!r}: auto has no options; name the way that they are of")
         serves = {"noisy": "classifier_based", "prefixes": "fudge", "hidden": "nos" if "nos" in known else "pplm"}
         reads = "" if guide.judge is None else guide.judge.reads
         spec["name"] = serves.get(reads, "tempered")
@@ -239,8 +241,12 @@ def checked(config: Mapping[str, Any], classes: int | None, gamma: float, name: 
     """The strength; InputError for one that is not finite, or where no model without its class was trained."""
     if not np.isfinite(gamma):
         raise InputError(f"the guidance gamma is {gamma}, expected a finite number; 1 is no guidance, with a guide 0")
-    asks = classes is not None if judged else gamma != 1
-    if asks and (classes is None or not config["label_dropout"]):
+    if judged and classes is not None and not config["label_dropout"]:
+        raise InputError(
+            f"a guide asks the model without its class, which this one of {name} never learned: it was trained with "
+            "label_dropout=0; train one with more"
+        )
+    if not judged and gamma != 1 and (classes is None or not config["label_dropout"]):
         why = f"{name} has no classes" if classes is None else "it was trained with label_dropout=0"
         raise InputError(
             f"guidance is {gamma}, but this model knows no sequences without their class ({why}): leave guidance at 1"
