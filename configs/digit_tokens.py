@@ -9,7 +9,7 @@ def get_config():
     config.held_out = 297
     config.process = {"name": "gidd"}
     config.level = "total_noise"
-    config.network = {"name": "TokenDiT", "width": 128, "depth": 3, "heads": 4}
+    config.network = {"name": "TokenDiT", "width": 128, "depth": 3, "heads": 4, "positions": 64}
     config.train.steps = 1500
     config.train.batch_size = 64
     config.train.learning_rate = 1e-3
