@@ -7,7 +7,6 @@ it needs, so that help and mistakes answer at once."""
 import argparse
 import ast
 import errno
-import inspect
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -148,10 +147,11 @@ def _train_flags(parser):
 
 
 def _train(options):
+    from jaxdiff.recipes.abilities import of_config
     from jaxdiff.recipes.config_file import read
 
     config = read(options.config, options.left)
-    run = _ability(_recipe(config), "train")(config, options.workdir)
+    run = _ability(of_config(config), "train")(config, options.workdir)
     after = {
         "finished": f"now: jaxdiff evaluate --workdir={options.workdir}",
         "interrupted": "the same command goes on from here",
@@ -188,17 +188,13 @@ def _sample(options):
     names = ("n", "labels", "sampler", "steps", "guidance", "seed")
     chosen = {name: getattr(options, name) for name in names}
     chosen |= _given(options, "guide", "steering", "ema_width")
-    sample = _taking(_recipe_of(options.workdir), "sample", chosen)
+    sample = _ability(_recipe_of(options.workdir), "sample", chosen)
     print(f"wrote {sample(options.workdir, options.out, **chosen)}")
 
 
 def _steering(parser):
-    parser.add_argument(
-        "--steering",
-        type=_spec,
-        metavar="NAME",
-        help="tokens: tempered, classifier_based, nos, fudge, pplm (what fits)",
-    )
+    ways = "tempered, classifier_based, nos, fudge, pplm"
+    parser.add_argument("--steering", type=_spec, metavar="NAME", help=f"tokens: {ways} (what fits the guide)")
 
 
 def _given(options, *names):
@@ -223,50 +219,41 @@ def _evaluate_flags(parser):
     parser.add_argument(
         "--n", type=int, help="with --reference, samples a seed; with --likelihood or --theory, examples"
     )
-    parser.add_argument("--seeds", type=int, default=1, help="with --reference: how many sets of samples (1)")
+    parser.add_argument("--seeds", type=int, help="with --reference: how many sets of samples (1)")
 
 
 def _features(parser):
     parser.add_argument("--features", help="pixels, alexnet, alexnet=FILE or inception=FILE (pixels)")
 
 
+TAKES = {
+    "likelihood": ("n", "draws"),
+    "theory": ("n",),
+    "reference": ("n", "features", "seeds"),
+    "": ("guide", "steering"),
+}
+"""Which flags go with which measurement; with none of them, samples are measured."""
+WRITES = {"": "metrics", "reference": "frechet"}  # else its own name
+
+
 def _evaluate(options):
-    recipe = _recipe_of(options.workdir)
-    if sum((options.likelihood, options.theory, options.reference is not None)) > 1:
+    recipe, chosen = (
+        _recipe_of(options.workdir),
+        _given(options, "n", "draws", "features", "seeds", "guide", "steering"),
+    )
+    kind, *others = [name for name in TAKES if name and getattr(options, name)] or [""]
+    if others:
         raise InputError("--likelihood, --theory and --reference are three measurements; give one, then another")
-    if options.draws is not None and not options.likelihood:
-        raise InputError("--draws goes with --likelihood: how often each image's noise is drawn")
-    if (options.likelihood or options.reference is not None) and (options.guide or options.steering):
-        raise InputError(
-            "--guide and --steering change what is drawn; leave them out with --likelihood and --reference"
-        )
-    if options.theory:
-        if options.features or options.seeds != 1 or options.guide or options.steering:
-            raise InputError("--features, --seeds, --guide and --steering go with other measurements than --theory")
-        _ability(recipe, "theory")(options.workdir, n=options.n, seed=options.seed)
-        print(f"wrote {options.workdir / 'theory.json'}; now: jaxdiff report --workdir={options.workdir}")
-        return
-    if options.likelihood:
-        if options.features or options.seeds != 1:
-            raise InputError("--features and --seeds go with --reference, not with --likelihood")
-        chosen = {"n": options.n, "draws": options.draws, "seed": options.seed}
-        _ability(recipe, "likelihood")(options.workdir, **chosen)
-        print(f"wrote {options.workdir / 'likelihood.json'}; now: jaxdiff report --workdir={options.workdir}")
-        return
-    if options.reference is not None:
-        features, compare = options.features or "pixels", _ability(recipe, "compare")
-        chosen = {"n": options.n, "seeds": options.seeds, "seed": options.seed}
-        compare(options.workdir, options.reference, features=features, **chosen)
-        print(f"wrote {options.workdir / 'frechet.json'}")
-        return
-    if options.features or options.n is not None or options.seeds != 1:
-        raise InputError(
-            "--features, --n and --seeds go with --reference, --n with --likelihood too; give the .npz of "
-            "`jaxdiff statistics`"
-        )
-    chosen = _given(options, "guide", "steering")
-    _taking(recipe, "evaluate", chosen)(options.workdir, seed=options.seed, **chosen)
-    print(f"wrote {options.workdir / 'metrics.json'}; now: jaxdiff report --workdir={options.workdir}")
+    for word in chosen:
+        if word not in TAKES[kind]:
+            fit = " or ".join(f"--{name}" if name else "neither" for name in TAKES if word in TAKES[name])
+            raise InputError(f"--{word} goes with {fit}, not with {f'--{kind}' if kind else 'samples alone'}")
+    if kind == "reference":
+        _ability(recipe, "compare")(options.workdir, options.reference, seed=options.seed, **chosen)
+    else:
+        _ability(recipe, kind or "evaluate", chosen)(options.workdir, seed=options.seed, **chosen)
+    then = "" if kind == "reference" else f"; now: jaxdiff report --workdir={options.workdir}"
+    print(f"wrote {options.workdir / f'{WRITES.get(kind, kind)}.json'}{then}")
 
 
 def _report(options):
@@ -320,36 +307,17 @@ def _labels(text):
         raise argparse.ArgumentTypeError(f"expected class numbers such as 3 or 0,1,2, got {text!r}") from error
 
 
-def _recipe(config) -> Any:
-    from jaxdiff import recipes
+def _ability(recipe, name, chosen=()) -> Any:
+    from jaxdiff.recipes.abilities import ability
 
-    name = config.get("recipe")
-    if name not in recipes.__all__:
-        raise InputError(f"config.recipe is {name!r}, expected one of {', '.join(recipes.__all__)}")
-    return getattr(recipes, name)
-
-
-def _ability(recipe, name) -> Any:
-    """What the recipe does under this name, refused where it does no such thing."""
-    if not hasattr(recipe, name):
-        known = [command for command in COMMANDS if hasattr(recipe, command)]
-        raise InputError(f"a run of {recipe.__name__.rpartition('.')[2]} has no `{name}`; it has {', '.join(known)}")
-    return getattr(recipe, name)
-
-
-def _taking(recipe, name, chosen) -> Any:
-    """The same, refused where it takes no such flags."""
-    ability = _ability(recipe, name)
-    strange = [word for word in chosen if word not in inspect.signature(ability).parameters]
-    if strange:
-        raise InputError(f"`{name}` of {recipe.__name__.rpartition('.')[2]} takes no --{strange[0]}; leave it out")
-    return ability
+    return ability(recipe, name, COMMANDS, chosen)
 
 
 def _recipe_of(workdir):
+    from jaxdiff.recipes.abilities import of_config
     from jaxdiff.recipes.workdir import recall
 
-    return _recipe(recall(workdir))
+    return of_config(recall(workdir))
 
 
 COMMANDS = {

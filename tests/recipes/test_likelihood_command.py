@@ -113,7 +113,7 @@ def test_a_model_of_dequantised_images_is_measured_on_such(words, tmp_path):
         (["--likelihood", "--n=400"], "n is 400, expected from 1 to 359, the number of held-out images"),
         (["--likelihood", "--n=1", "--draws=0"], "bits_per_dim got data of shape (1, 8, 8, 1), draws=0"),
         (["--likelihood", "--reference=x.npz"], "--likelihood, --theory and --reference are three measurements"),
-        (["--likelihood", "--features=pixels"], "--features and --seeds go with --reference, not with --likelihood"),
+        (["--likelihood", "--features=pixels"], "--features goes with --reference, not with --likelihood"),
         (["--draws=2"], "--draws goes with --likelihood"),
     ],
 )

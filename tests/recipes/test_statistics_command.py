@@ -90,7 +90,7 @@ def test_mistakes(trained, digits, tmp_path, capsys):
     reference = f"--reference={digits}"
     assert "seeds is 0, expected at least 1" in refused(capsys, *evaluate, reference, "--seeds=0")
     assert "n is 1, expected at least 2 samples" in refused(capsys, *evaluate, reference, "--n=1")
-    assert "go with --reference" in refused(capsys, *evaluate, "--seeds=3")
+    assert "--seeds goes with --reference, not with samples alone" in refused(capsys, *evaluate, "--seeds=3")
     for features in ("inception", "fid", "pixels=x", "alexnet="):
         sentence = refused(capsys, "statistics", "--data=digits", out, f"--features={features}")
         assert sentence == (f"the features are {features!r}, expected pixels, alexnet, alexnet=FILE or inception=FILE")

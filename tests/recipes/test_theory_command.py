@@ -79,7 +79,7 @@ def test_mistakes_of_the_command_are_one_sentence(trained, capsys):
     for words, sentence in (
         (["--theory", "--n=1"], "expected from 2 to 359"),
         (["--theory", "--likelihood"], "three measurements"),
-        (["--theory", "--features=pixels"], "go with other measurements"),
+        (["--theory", "--features=pixels"], "--features goes with --reference, not with --theory"),
         (["--guide=other"], "takes no --guide"),
     ):
         assert cli.main(["evaluate", f"--workdir={trained}", *words]) == 2

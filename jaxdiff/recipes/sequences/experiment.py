@@ -68,8 +68,8 @@ def build(config: Config) -> Experiment:
     else:
         make, model, process = _writer(config, kind["kind"] == "autoregressive", train)
 
-    judges_alone = isinstance(model, Judge)
-    hide = 0.0 if judges_alone else config["label_dropout"]
+    is_judge = isinstance(model, Judge)
+    hide = 0.0 if is_judge else config["label_dropout"]
 
     def initial():
         return training.init(jax.random.key(config["seed"]), networks.functional(make())[1], optimizer, ema=average)
@@ -79,7 +79,7 @@ def build(config: Config) -> Experiment:
         train=train,
         held_out=held_out,
         model=model,
-        null=None if judges_alone else classes,
+        null=None if is_judge else classes,
         objective=_objective(model, process, config, hide, classes),
         optimizer=optimizer,
         average=average,
@@ -143,8 +143,8 @@ def _judge(config, kind, train):
 
     part = _parts(make)
     if process is not None:
-        judge = Judge("noisy", part("__call__"), Partial(judges.noisy, process, level), process=process, level=level)
-        return make, judge, process
+        see = Partial(judges.noisy, process, level)
+        return make, Judge("noisy", part("__call__"), see, level=level), process
     empty = _empty(make, lambda net, length: net.init_cache(1, length))
     see = Partial(judges.prefixes, train.vocab)
     return make, Judge("prefixes", part("__call__"), see, part("step"), empty), None

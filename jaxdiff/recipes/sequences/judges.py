@@ -25,8 +25,7 @@ class Judge(NamedTuple):
     see: Any
     step: Any = None
     nothing: Any = None
-    process: Categorical | None = None  # of what is noisy
-    level: Any = None
+    level: Any = None  # what one of noisy tokens hears of the time
     base_step: int | None = None  # of the run whose hidden states it reads
 
     @property
