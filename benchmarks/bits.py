@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import grids, losses, parameterizations
-from jaxdiff.recipes.images import default, likelihood, load, train
-from jaxdiff.recipes.workdir import write
+from jaxdiff.numerics.files import write
+from jaxdiff.recipes.images import MEASURES, default, load, train
+from jaxdiff.runs.measure import evaluate
 
 DATA = {
     "digits": (
@@ -75,9 +76,8 @@ def experiment(data, model):
 
 def variances(workdir, low):
     """{law: (mean, variance) of the likelihood loss of one example at one time of the law}, in bits/dim."""
-    trained, params, _ = load(workdir)
-    process, held_out = trained.process, trained.held_out
-    denoiser = trained.network.bind(params)
+    trained = load(workdir)
+    process, held_out, denoiser = trained.model.process, trained.data()[1], trained.model.denoiser
     loss = losses.matching(process, parameterizations.score, losses.weights.likelihood)
     x, labels, n = held_out.to_model(), held_out.labels, len(held_out)
     bits = 0.5 / (x[0].size * math.log(2))
@@ -182,9 +182,9 @@ def main() -> None:
             print(f"{data}, {model}", flush=True)
             if train(experiment(data, model), workdir).status != "finished":
                 return  # the same command goes on
-            keep(f"{data}/{model}", lambda workdir=workdir: likelihood(workdir))
+            keep(f"{data}/{model}", lambda workdir=workdir: evaluate(load(workdir), MEASURES[1]))
             if model == "vdm":
-                gamma = load(workdir)[0].process.schedule.gamma
+                gamma = load(workdir).model.process.schedule.gamma
                 keep(f"{data}/vdm/ends", lambda g=gamma: {"gamma0": float(g(0.0)), "gamma1": float(g(1.0))})
             else:
                 keep(f"{data}/{model}/variance", lambda workdir=workdir, low=LOW[model]: variances(workdir, low))

@@ -16,8 +16,10 @@ import jax
 import numpy as np
 
 from jaxdiff import metrics
-from jaxdiff.recipes.images import default, design_space, load, samples, train
-from jaxdiff.recipes.workdir import write
+from jaxdiff.numerics.files import write
+from jaxdiff.recipes.images import default, design_space, load, train
+from jaxdiff.runs.drawing import samples
+from jaxdiff.runs.model import Request
 
 COLUMNS = {"VP": ("vp", "vp-C"), "VE": ("ve", "ve-C"), "iDDPM + DDIM": ("iddpm", "iddpm-C"), "EDM": ("edm", "vp-E")}
 """Column -> (its name in the design space, the network that was trained so)."""
@@ -103,9 +105,9 @@ def measure(folder, found):
     def figure(key, name, spec, n):
         if key in found:
             return
-        trained, params, _ = load(folder / name)
-        judge = judges.setdefault("one", Judge(trained.train, trained.held_out))
-        pixels, _ = samples(trained, params, n, seed=3, sampler=spec)
+        trained = load(folder / name)
+        judge = judges.setdefault("one", Judge(*trained.data()))
+        pixels, _ = samples(trained.model.plan(Request(spec)), n, seed=3)
         found[key] = judge(pixels)
         found.setdefault(f"floor/{n}", judge.floor(n))
         write(folder / "figures.json", json.dumps(found, indent=1))

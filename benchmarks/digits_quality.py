@@ -10,7 +10,9 @@ import time
 import jax
 
 from jaxdiff import metrics
-from jaxdiff.recipes.images import load, samples
+from jaxdiff.recipes.images import load
+from jaxdiff.runs.drawing import samples
+from jaxdiff.runs.model import Request
 
 RUNS = {
     "EDM, 18 steps (35 calls)": {"name": "edm", "steps": 18},
@@ -24,14 +26,14 @@ def main() -> None:
     parser.add_argument("--workdir", default="runs/digits")
     parser.add_argument("--n", type=int, default=1000)
     options = parser.parse_args()
-    experiment, params, step = load(options.workdir)
-    train, held_out = experiment.train, experiment.held_out
-    print(f"step {step}, {options.n} samples each, {len(train)} training and {len(held_out)} held-out images")
+    run = load(options.workdir)
+    train, held_out = run.data()
+    print(f"step {run.step}, {options.n} samples each, {len(train)} training and {len(held_out)} held-out images")
     whole = metrics.moments(metrics.pixels()(train.to_model()))
     distances = {}
     for name, sampler in RUNS.items():
         begin = time.perf_counter()
-        pixels, labels = samples(experiment, params, options.n, seed=7, sampler=sampler)
+        pixels, labels = samples(run.model.plan(Request(sampler)), options.n, seed=7)
         seconds = time.perf_counter() - begin
         x = type(train)("samples", pixels, levels=train.levels).to_model()
         distances[name] = metrics.frechet_distance(metrics.moments(metrics.pixels()(x)), whole)

@@ -18,7 +18,7 @@ from flax import nnx
 import jaxdiff as jd
 from jaxdiff import training
 from jaxdiff.metrics.estimate import mean
-from jaxdiff.recipes.workdir import write
+from jaxdiff.numerics.files import write
 from jaxdiff.theory import memorization, one_step
 
 NS = (16, 64, 256, 719, 1438)

@@ -21,11 +21,12 @@ import jax
 import numpy as np
 
 from jaxdiff import metrics
+from jaxdiff.numerics.files import npz, write
 from jaxdiff.recipes import sequences
-from jaxdiff.recipes.config_file import read
-from jaxdiff.recipes.sequences.drawing import as_tokens
-from jaxdiff.recipes.sequences.run import advised
-from jaxdiff.recipes.workdir import npz, write
+from jaxdiff.runs.config_file import read
+from jaxdiff.runs.drawing import samples
+from jaxdiff.runs.measure import evaluate
+from jaxdiff.runs.model import Request
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 VARIANTS = {
@@ -106,16 +107,16 @@ class Bench:
         """1,024 samples of a class, kept as tokens, by D-CFG or by the classifier in the folder `judge`."""
         by = "" if judge is None else f"-{judge.name}"
         path = workdir / "samples" / f"gamma{gamma:g}-steps{steps}{by}.npz"
-        experiment, params, _ = loaded
         if not path.is_file():
-            labels = np.full(SAMPLES, label) if experiment.null is not None else None
-            spec, guide = {"name": "ancestral", "steps": steps}, judge and advised(workdir, experiment, judge)
-            chosen = {"gamma": gamma, "sampler": spec, "guide": guide, "progress": progress}
-            tokens, _ = sequences.samples(experiment, params, SAMPLES, seed=2, labels=labels, **chosen)
+            labels = np.full(SAMPLES, label) if loaded.domain.classes else None
+            diffuses = loaded.config["model"]["name"] == "diffusion"
+            spec = {"name": "ancestral", "steps": steps} if diffuses else None
+            plan = loaded.model.plan(Request(spec, None, gamma, judge and sequences.load(judge)))
+            tokens, _ = samples(plan, SAMPLES, seed=2, labels=labels, progress=progress)
             path.parent.mkdir(exist_ok=True)
             write(path, npz({"tokens": tokens}))
         with np.load(path) as arrays:
-            return as_tokens(experiment.train, arrays["tokens"], None)
+            return loaded.domain.tokens(arrays["tokens"])
 
 
 def progress(done, n):
@@ -151,7 +152,7 @@ def judged(bench, known):
 
                 print(name, variant, gamma, bench.figure(f"judged/{name}/{variant}/{gamma}", measured), flush=True)
             accuracy = bench.figure(
-                f"judged/{name}/{variant}", lambda judge=judge: sequences.evaluate(judge)["metrics"]
+                f"judged/{name}/{variant}", lambda judge=judge: figures_of(judge, "samples")["metrics"]
             )
             print(name, variant, accuracy, flush=True)
     return True
@@ -275,6 +276,11 @@ def page(found, chosen):
     return "\n".join(lines)
 
 
+def figures_of(workdir, name):
+    """The figures of one measure of the run in `workdir`."""
+    return evaluate(sequences.load(workdir), next(m for m in sequences.MEASURES if m.name == name))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/sequences"))
@@ -291,7 +297,7 @@ def main() -> None:
 
     def training_set(workdir):
         if not known:
-            known.append(metrics.molecules.canonical_set(sequences.load(workdir)[0].train.texts()))
+            known.append(metrics.molecules.canonical_set(sequences.load(workdir).data()[0].texts()))
         return known[0]
 
     for name in options.only:
@@ -308,9 +314,9 @@ def main() -> None:
             if workdir is None:
                 return  # the same command goes on
             if name == "text":
-                bench.figure(f"text/{variant}", lambda workdir=workdir: sequences.likelihood(workdir))
+                bench.figure(f"text/{variant}", lambda workdir=workdir: figures_of(workdir, "likelihood"))
             else:
-                bench.figure(f"dna/{variant}", lambda workdir=workdir: sequences.evaluate(workdir)["metrics"])
+                bench.figure(f"dna/{variant}", lambda workdir=workdir: figures_of(workdir, "samples")["metrics"])
     text = page(bench.found, options.only)
     write(options.docs / "sequences.md", text)
     print(text)

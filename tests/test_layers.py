@@ -33,6 +33,8 @@ LAYERS = {
     "likelihood": 3,
     "training": 4,
     "theory": 4,
+    "runs": 5,
+    "domains": 4,
     "recipes": 5,
     "pretrained": 5,
     "cli": 5,

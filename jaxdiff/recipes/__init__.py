@@ -1,7 +1,8 @@
 """Whole experiments, built from the same functions that you would compose by hand.
 
-A recipe is a module with `train`, `sample`, `evaluate` and `report`, or with those of them that make sense; a config
-names it, and the command line runs it."""
+A recipe is a module with `train(config, workdir)`, `load(workdir) -> Run` and MEASURES, the list of what can be
+measured of a run (PER says what its loss is per); a config names it, and the command line runs it. It imports no other
+recipe: what recipes share is in `jaxdiff.runs`, and what kinds of data are in `jaxdiff.domains`."""
 
 from importlib import import_module
 from typing import Any

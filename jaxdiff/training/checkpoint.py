@@ -130,23 +130,38 @@ class Checkpoints:
         `jax.eval_shape`. A damaged newest checkpoint is said and passed over for the one before. Raises InputError when
         `step` is not saved or damaged, when all are damaged, and when `like` has other leaves, shapes or dtypes.
         """
+        found = self._newest(step)
+        return None if found is None else _from_host(*found[:2], like, found[2])
+
+    def _newest(self, step):
+        """(arrays, metadata, what it is called) of the newest checkpoint that can be read, or of that of `step`."""
         self.wait()
         known = self.steps()
         if step is not None and step not in known:
             raise InputError(f"{self.directory} has no checkpoint of step {step}, only of {known}")
         for candidate in reversed(known) if step is None else [step]:
             try:
-                arrays, metadata = self._read(candidate)
+                return *self._read(candidate), f"checkpoint {candidate} in {self.directory}"
             except Exception as error:  # Orbax, TensorStore and JSON each have their own for a damaged file
                 self._damaged.add(candidate)
                 reason = " ".join(str(error).split())[:200]
                 self._say(f"checkpoint {candidate} in {self.directory} is damaged, trying the one before: {reason}")
-                continue
-            return _from_host(arrays, metadata, like, f"checkpoint {candidate} in {self.directory}")
         if known:
             wanted = f"checkpoint {step}" if step is not None else f"each of the checkpoints {known}"
             raise InputError(f"{wanted} in {self.directory} is damaged: start again in another directory")
         return None
+
+    def restore_average(self, like: Any) -> tuple[Any, int] | None:
+        """(averaged parameters, step) of the newest state that can be read, for which no optimiser is needed; None when
+        nothing was ever saved.
+
+        `like` is the tree of what `TrainState.ema` holds, and may be abstract. Raises InputError as `restore` does."""
+        found = self._newest(None)
+        if found is None:
+            return None
+        arrays, metadata, source = found
+        kept = {name: array for name, array in arrays.items() if name.partition(".")[0] == "ema"}
+        return _from_host(kept, metadata, {"ema": like}, source)["ema"], int(metadata["step"])
 
     def wait(self) -> None:
         """Block until all saves are complete; raises DiskFull where one found no space."""

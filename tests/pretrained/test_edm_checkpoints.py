@@ -15,7 +15,8 @@ from jaxdiff import cli, data, metrics, processes, samplers
 from jaxdiff.errors import InputError
 from jaxdiff.pretrained import edm
 from jaxdiff.recipes import pretrained
-from jaxdiff.recipes.workdir import recall, remember
+from jaxdiff.runs.denoised import sampler
+from jaxdiff.runs.folder import recall, remember
 
 
 def network(name, class_name="EDMPrecond", **more):
@@ -122,13 +123,20 @@ def test_each_class_has_its_process_and_runs_on_another():
         np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5)
 
 
+def walk(net, spec):
+    """The sampler of a converted network's model."""
+    sample = {"sampler": spec, "guidance": 1.0}
+    made = pretrained.model(net, {"init_kwargs": {}, "sample": sample}, "net")
+    return sampler(spec, made.process, made.lowest)
+
+
 def test_a_sampler_stays_within_the_levels_of_the_network():
     """VE networks know no noise below .02; where the user names a level, it is the user's."""
     for class_name, lowest in (("VEPrecond", 0.02), ("VPPrecond", 0.002)):
         net = edm.from_arrays(*checkpoint(class_name))
-        levels = 80 * np.asarray(pretrained.walk(net, {"name": "edm", "steps": 6}).ts)
+        levels = 80 * np.asarray(walk(net, {"name": "edm", "steps": 6}).ts)
         np.testing.assert_allclose(levels[[0, -2, -1]], (80, lowest, 0), rtol=1e-5)
-    own = pretrained.walk(edm.from_arrays(*checkpoint("VEPrecond")), {"name": "edm", "steps": 6, "sigma_min": 0.5})
+    own = walk(edm.from_arrays(*checkpoint("VEPrecond")), {"name": "edm", "steps": 6, "sigma_min": 0.5})
     np.testing.assert_allclose(80 * own.ts[-2], 0.5, rtol=1e-5)
 
 
@@ -235,7 +243,7 @@ def test_what_cannot_be_converted_or_drawn_is_one_sentence(converted, tmp_path, 
     sample = ("sample", f"--workdir={net}", "--n=2")
     assert "label 7 is not a class" in refused(capsys, *sample, "--labels=7")
     assert "not trained without classes" in refused(capsys, *sample, "--guidance=2")
-    assert "a run of pretrained has no `report`; it has sample" in refused(capsys, "report", f"--workdir={net}")
+    assert "has not been evaluated" in refused(capsys, "report", f"--workdir={net}")
     assert "one average alone" in refused(capsys, *sample, "--ema_width=0.1")
     assert "holds no run" in refused(capsys, *sample, f"--guide={tmp_path}", "--guidance=2")
     (tmp_path / "broken").mkdir()

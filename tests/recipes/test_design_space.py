@@ -12,7 +12,8 @@ import pytest
 from jaxdiff import oracles, processes
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.images import build, default, design_space, names
-from jaxdiff.recipes.resolve import resolve
+from jaxdiff.runs.resolve import resolve
+from jaxdiff.runs.samplers import SAMPLERS
 
 COLUMNS = ("vp", "ve", "iddpm", "edm")
 SIGMAS = np.array([0.05, 0.4, 2.0, 30.0])
@@ -116,7 +117,7 @@ def test_every_mixture_of_a_sampler_is_one_of_48_and_runs_on_any_network(key):
     for chosen in itertools.product(COLUMNS, repeat=4):
         spec = design_space.sampler("edm", steps=40, **dict(zip(rows, chosen, strict=True)))
         if repr(spec) not in found:
-            found[repr(spec)] = float(end(resolve("s", names.SAMPLERS, spec)(process)))
+            found[repr(spec)] = float(end(resolve("s", SAMPLERS, spec)(process)))
     assert len(found) == 48
     assert np.isfinite(list(found.values())).all()
     assert len(set(found.values())) == 48  # and no two are the same sampler
@@ -124,7 +125,7 @@ def test_every_mixture_of_a_sampler_is_one_of_48_and_runs_on_any_network(key):
 
 def test_noise_levels_are_held_within_the_networks():
     for column, (low, high) in {"vp": (0.02, 100.0), "ve": (0.02, 100.0), "edm": (0.02, 80.0)}.items():
-        sampler = resolve("s", names.SAMPLERS, design_space.sampler(column, steps=9))(processes.ve())
+        sampler = resolve("s", SAMPLERS, design_space.sampler(column, steps=9))(processes.ve())
         alpha, sigma = sampler.process.scales(sampler.ts)
         np.testing.assert_allclose((sigma / alpha)[np.array([-2, 0])], (low, high), rtol=1e-4)
 

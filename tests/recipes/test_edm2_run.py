@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxdiff import cli, training
-from jaxdiff.recipes.config_file import read
-from jaxdiff.recipes.images import complete, load
+from jaxdiff.recipes.images import build, complete, load
+from jaxdiff.runs.config_file import read
 
 SMALL = {
     "data": '{"name": "digits"}',
@@ -47,10 +47,10 @@ def test_the_config_is_whole(request):
 
 
 def test_weights_stay_at_unit_size(run):
-    experiment, _, step = load(run / "good")
-    assert step == 12
+    trained = load(run / "good")
+    assert trained.step == 12
     with training.Checkpoints(run / "good") as checkpoints:
-        saved = checkpoints.restore(jax.eval_shape(experiment.initial))
+        saved = checkpoints.restore(jax.eval_shape(build(trained.config).initial))
     assert set(saved.params) == {"net", "u"}
     assert set(saved.ema) == {"0.05", "0.1"}
     sizes = [
@@ -63,11 +63,11 @@ def test_weights_stay_at_unit_size(run):
 
 def test_every_average_draws(run):
     """The first by default; one from snapshots is near those that were tracked, and is neither."""
-    first, second, between = (load(run / "good", width)[1] for width in (0.05, 0.1, 0.07))
+    first, second, between = (load(run / "good", width).model.params for width in (0.05, 0.1, 0.07))
     distance = lambda a, b: max(  # noqa: E731
         float(np.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
-    assert distance(load(run / "good")[1], first) == 0
+    assert distance(load(run / "good").model.params, first) == 0
     assert 0 < distance(between, first) < distance(second, first)
     assert images(run).shape == (10, 8, 8, 1)
     assert (images(run, "--ema_width=0.07") != images(run, "--ema_width=0.1")).any()

@@ -1,6 +1,7 @@
 """What a trained run gives: images that hang on their seed, label and place alone, figures beside honest floors, and
 one page that needs nothing else."""
 
+import base64
 import io
 import json
 import re
@@ -8,15 +9,18 @@ import re
 import numpy as np
 import pytest
 import tiny
+from models import image_run
 from PIL import Image
 
 from jaxdiff import cli, metrics
+from jaxdiff.domains import Pixels
+from jaxdiff.domains.pictures import grid, png, unit
 from jaxdiff.errors import InputError
-from jaxdiff.recipes.images import build, load, samples
-from jaxdiff.recipes.images.pictures import grid, png, unit
-from jaxdiff.recipes.images.report import _samples
-from jaxdiff.recipes.progress import counter
-from jaxdiff.recipes.workdir import plain
+from jaxdiff.numerics.files import plain
+from jaxdiff.recipes.images import load
+from jaxdiff.runs.drawing import samples
+from jaxdiff.runs.model import Request
+from jaxdiff.runs.progress import counter
 
 # Sample -----------------------------------------------------------------------------------------------------------
 
@@ -102,9 +106,12 @@ def test_grid():
 
 @pytest.mark.parametrize(("classes", "shape"), [(0, (12, 12)), (3, (3, 16)), (30, (20, 7)), (150, (12, 12))])
 def test_the_pages_samples_for_any_number_of_classes(classes, shape):
-    picture, caption = _samples(np.zeros((200, 1, 1, 1), np.float32), classes)
+    domain = Pixels("dots", (1, 1, 1), 2, tuple(map(str, range(classes))))
+    (part,) = domain.show(np.zeros((200, 1, 1, 1), np.uint8), None)
+    content, caption = re.search("base64,(.*)' alt='(.*)'", part).groups()
     zoom = max(1, 900 // (2 * max(shape)))
-    assert picture.shape == (2 * shape[0] * zoom, 2 * shape[1] * zoom, 1)
+    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+        assert picture.size == (2 * shape[1] * zoom, 2 * shape[0] * zoom)
     words = {0: "drawn.", 3: "a row for each class.", 30: "a row for each of the first 20 of 30 classes."}
     assert caption.endswith(words.get(classes, "drawn."))
 
@@ -186,25 +193,26 @@ def the_floor_is_honest(run, result):
     """The curve's figures and the floor are at the same counts: as many samples, against as many training images."""
     counts = result["metrics"]["counts"]
     assert (counts["compared"], counts["reference"]) == (16, 40)
-    experiment, params, _ = load(run)
-    features = metrics.pca(experiment.train.to_model(), 6)
-    pixels, _ = samples(experiment, params, 16, seed=2, sampler={"name": "euler", "steps": 3})
+    trained = load(run)
+    train, _ = trained.data()
+    features = metrics.pca(train.to_model(), 6)
+    pixels, _ = samples(trained.model.plan(Request({"name": "euler", "steps": 3})), 16, seed=2)
     x = 2 * unit(pixels, 256) - 1
-    expected = metrics.frechet_distance(*(metrics.moments(features(y)) for y in (x, experiment.train.to_model())))
+    expected = metrics.frechet_distance(*(metrics.moments(features(y)) for y in (x, train.to_model())))
     np.testing.assert_allclose(result["curve"]["euler"], [[3, expected]], rtol=1e-4)
 
 
 def test_guidance_needs_a_model_that_knows_no_class(pictures):
     config = tiny.get_config()
     config.data = {"name": "images", "path": str(pictures / "none")}
-    unlabelled = build(config)
+    unlabelled = image_run(config).model
     with pytest.raises(InputError, match="none/train has no classes"):
-        unlabelled.make_denoise({}, 2.0)
+        unlabelled.plan(Request(guidance=2.0))
     with pytest.raises(InputError, match="none/train has no classes; leave the labels out"):
-        samples(unlabelled, {}, 2, seed=0, labels=[1, 1])
+        samples(unlabelled.plan(), 2, seed=0, labels=[1, 1])
     config.data.path, config.label_dropout = str(pictures / "two"), 0.0
     with pytest.raises(InputError, match="trained with label_dropout=0"):
-        build(config).make_denoise({}, 2.0)
+        image_run(config).model.plan(Request(guidance=2.0))
 
 
 def test_a_figure_that_is_not_finite_is_null():

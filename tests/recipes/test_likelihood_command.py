@@ -5,11 +5,14 @@ import json
 import jax
 import numpy as np
 import pytest
+from models import image_run
 
 from jaxdiff import cli
 from jaxdiff.errors import InputError
-from jaxdiff.recipes.images import build, load, report
-from jaxdiff.recipes.workdir import recall, remember
+from jaxdiff.recipes.images import MEASURES, PER, load
+from jaxdiff.recipes.images.bits_page import parts
+from jaxdiff.runs.folder import recall, remember
+from jaxdiff.runs.report import report
 
 VDM = (
     "process={'name':'learned','hidden':4}",
@@ -31,15 +34,15 @@ def bounded(words, tmp_path_factory):
 
 
 def test_a_learned_schedule_is_read_back_and_drawn_from(bounded):
-    experiment, params, _ = load(bounded)
-    before, after = build(recall(bounded)).process, experiment.process
+    model = load(bounded).model
+    before, after = image_run(recall(bounded)).model.process, model.process
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
     assert all(jax.tree.leaves(moved)), "each part of the schedule learns"
     ends = after.schedule.gamma
     np.testing.assert_allclose([ends(0.0), ends(1.0)], [ends.start, ends.end], rtol=1e-6)
-    assert jax.tree.structure(experiment.network.process) == jax.tree.structure(after)
-    np.testing.assert_array_equal(experiment.network.process.log_snr(0.3), after.log_snr(0.3))
-    assert "net" not in params
+    assert jax.tree.structure(model.denoised.process) == jax.tree.structure(after)
+    np.testing.assert_array_equal(model.denoised.process.log_snr(0.3), after.log_snr(0.3))
+    assert "net" not in model.params
     assert cli.main(["sample", f"--workdir={bounded}", "--n=2", "--sampler=dpmpp_2m", "--steps=3"]) == 0
 
 
@@ -79,18 +82,11 @@ def test_bits_per_dimension_by_the_command_and_in_the_report(bounded, capsys):
     remember(bounded, config)
     assert cli.main(command) == 0
 
-    (bounded / "metrics.json").write_text("{}")  # as if evaluated: only this table is asked for
-    page = "".join(report_parts(bounded))
+    assert cli.main(["report", f"--workdir={bounded}"]) == 0  # of what has been measured, which is this alone
+    page = (bounded / "report.html").read_text()
     assert "variational bound (reverse SDE)" in page
     assert f"{elbo['mean']:.4f}" in page
     assert "(a uniform guess: 4.0875), with the discrete decoder, at step 20, 2 draws" in page
-
-
-def report_parts(workdir):
-    from jaxdiff.recipes.images.report import _about_bits, _bits, _likelihood
-
-    found = _likelihood(workdir)
-    return [_bits(found), *_about_bits(found)]
 
 
 def test_a_model_of_dequantised_images_is_measured_on_such(words, tmp_path):
@@ -102,8 +98,11 @@ def test_a_model_of_dequantised_images_is_measured_on_such(words, tmp_path):
     for row in found["bits"].values():
         assert row["terms"]["dequantization"] == pytest.approx(-np.log2(2 / 16))  # cells of 17 levels on [-1, 1]
         assert sum(row["terms"].values()) == pytest.approx(row["mean"])
+    page = "".join(parts(found, tmp_path / "run", {}))
+    assert "spread uniformly over their cells" in page
+    (tmp_path / "run" / "likelihood.json").unlink()
     with pytest.raises(InputError, match="has not been evaluated"):
-        report(tmp_path / "run")
+        report(tmp_path / "run", MEASURES, PER)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +110,16 @@ def test_a_model_of_dequantised_images_is_measured_on_such(words, tmp_path):
     [
         (["--likelihood", "--n=0"], "n is 0, expected from 1 to 359"),
         (["--likelihood", "--n=400"], "n is 400, expected from 1 to 359, the number of held-out images"),
-        (["--likelihood", "--n=1", "--draws=0"], "bits_per_dim got data of shape (1, 8, 8, 1), draws=0"),
-        (["--likelihood", "--reference=x.npz"], "--likelihood, --theory and --reference are three measurements"),
-        (["--likelihood", "--features=pixels"], "--features goes with --reference, not with --likelihood"),
-        (["--draws=2"], "--draws goes with --likelihood"),
+        (["--likelihood", "--n=1", "--draws=0"], "draws is 0, expected at least 1"),
+        (
+            ["--likelihood", "--reference=x.npz"],
+            "likelihood and reference are two measurements; give one, then the",
+        ),
+        (
+            ["--likelihood", "--features=pixels"],
+            "--features goes with --measure=reference, not with",
+        ),
+        (["--draws=2"], "--draws goes with --measure=likelihood, not with --measure=samples"),
     ],
 )
 def test_what_cannot_be_measured(flags, sentence, bounded, capsys):

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import roster
 import tiny
+from models import image_run
 
 from jaxdiff.data import Images
 from jaxdiff.errors import InputError
-from jaxdiff.recipes.images import build, names, samples
-from jaxdiff.recipes.resolve import named, resolve
-from jaxdiff.recipes.runs import QUICK
+from jaxdiff.recipes.images import build, names
+from jaxdiff.runs.drawing import samples
+from jaxdiff.runs.model import Request
+from jaxdiff.runs.resolve import named, resolve
+from jaxdiff.runs.samplers import SAMPLERS
+from jaxdiff.runs.training import QUICK
 
 
 class Things:
@@ -142,9 +146,10 @@ def test_every_optimizer_steps_down(name):
     assert (updates["x"] < 0).all()
 
 
-@pytest.mark.parametrize("name", names.SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_draws(name, params, monkeypatch):
     monkeypatch.setitem(names.DATA, "digits", lambda: SMALL)
-    x, labels = samples(build(tiny.get_config()), params, 2, seed=0, sampler={"name": name, "steps": 3})
+    plan = image_run(tiny.get_config(), params).model.plan(Request({"name": name, "steps": 3}))
+    x, labels = samples(plan, 2, seed=0)
     assert x.shape == (2, 2, 2, 1)
     assert labels is None

@@ -16,8 +16,8 @@ from orbax.checkpoint import CheckpointManager
 
 from jaxdiff import cli, training
 from jaxdiff.recipes.images import build
-from jaxdiff.recipes.runs import Stream
-from jaxdiff.recipes.workdir import recall
+from jaxdiff.runs.folder import recall
+from jaxdiff.runs.training import Stream
 
 # TensorStore's threads answer to an event loop that Orbax has closed, once one array cannot be read.
 pytestmark = pytest.mark.filterwarnings(r"ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxdiff.domains import plots as pictures
 from jaxdiff.errors import InputError
-from jaxdiff.recipes.sequences import pictures
 
 SMILES = ["CCO", "c1ccccc1", "C1CC", "", "FC(F)F"]
 

@@ -2,23 +2,27 @@
 mistake is one sentence. Three molecules' worth of training proves no quality: what is right is proven where the parts
 are (losses, samplers, metrics); here it is that they are put together rightly."""
 
-import dataclasses
 import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import sequence_run
 
 from jaxdiff import cli, likelihood, losses, recipes
 from jaxdiff.errors import InputError
-from jaxdiff.recipes.sequences import build, default, load, samples
-from jaxdiff.recipes.sequences.drawing import as_tokens, content
-from jaxdiff.recipes.sequences.models import Autoregression, Diffusion
+from jaxdiff.recipes.sequences import build, default, load
+from jaxdiff.recipes.sequences.autoregression import Autoregression
+from jaxdiff.recipes.sequences.diffusion import Diffusion
+from jaxdiff.recipes.sequences.samples import by_guidance
 from jaxdiff.recipes.sequences.steering import Guide
+from jaxdiff.runs.drawing import samples
+from jaxdiff.runs.model import Plan, Request
 
 FILES = Path(__file__).parents[1] / "data" / "files"
 MOLECULES = {"name": "smiles", "path": str(FILES / "qm9.smi"), "length": 24, "label": "qed"}
@@ -64,7 +68,7 @@ def drawn(run, folder, *words):
 def test_a_sequence_hangs_on_its_seed_label_and_place_alone(run, tmp_path, capsys):
     many = drawn(run, tmp_path, "--n=5", "--labels=1")
     assert many["tokens"].shape == (5, 24)
-    assert many["tokens"].max() < load(run)[0].train.vocab
+    assert many["tokens"].max() < load(run).domain.vocab
     few = drawn(run, tmp_path, "--n=2", "--labels=1")
     np.testing.assert_array_equal(few["tokens"], many["tokens"][:2])
     assert (drawn(run, tmp_path, "--n=5", "--labels=1", "--seed=1")["tokens"] != many["tokens"]).any()
@@ -75,12 +79,12 @@ def test_a_sequence_hangs_on_its_seed_label_and_place_alone(run, tmp_path, capsy
 
 
 def test_molecules_are_written_as_pictures(run, tmp_path):
-    experiment = load(run)[0]
-    tokens = as_tokens(experiment.train, experiment.train.tokens[:3], None)
-    assert content(".png", tokens, 1).startswith(b"\x89PNG")
-    assert content(".svg", tokens, 1).startswith("<?xml")
+    trained = load(run)
+    domain, tokens = trained.domain, trained.data()[0].tokens[:3]
+    assert domain.content(".png", tokens, None, 1).startswith(b"\x89PNG")
+    assert domain.content(".svg", tokens, None, 1).startswith("<?xml")
     with pytest.raises(InputError, match="1 tokens of the samples are still masked"):
-        as_tokens(experiment.train, np.full((1, 1), experiment.train.vocab), None)
+        domain.content(".txt", np.full((1, 1), domain.vocab), None, 1)
 
 
 def test_a_run_is_measured_and_reported(run, capsys):
@@ -101,12 +105,12 @@ def test_a_run_is_measured_and_reported(run, capsys):
 
 def test_the_objective_is_the_models_own_bound(run):
     """The training loss of a batch is the mean of the loss of each example per token, by the parts themselves."""
-    experiment, params, _ = load(run)
+    trained = load(run)
+    model, params, experiment = trained.model.kind, trained.model.params, build(trained.config)
     x, labels = experiment.train.tokens[:4], experiment.train.labels[:4]
     batch = {"x0": x, "label": labels, "index": np.arange(4, dtype=np.uint32)}
-    model = experiment.model
     if isinstance(model, Autoregression):
-        cost = jax.jit(jax.vmap(lambda row, label: -model.log_prob(params, row, label) / 24))
+        cost = jax.jit(jax.vmap(lambda row, label: -model.log_prob_of(params, row, label) / 24))
         exact, hidden = cost(jnp.asarray(x), jnp.asarray(labels)), cost(jnp.asarray(x), jnp.full(4, 2, jnp.int32))
         got = jax.jit(experiment.objective)(params, jax.random.key(0), batch)
         near = np.minimum(np.abs(got - exact), np.abs(got - hidden))
@@ -120,7 +124,7 @@ def test_the_objective_is_the_models_own_bound(run):
         likelihood.nelbo(
             jax.random.key(1), model.process, model.network(params, jnp.int32(label)), jnp.asarray(x[0]), draws=30
         )
-        for label in (labels[0], experiment.null)
+        for label in (labels[0], trained.model.null)
     )
     expected = -(0.9 * float(shown.value) + 0.1 * float(hidden.value)) / 24
     errors = got[:, 0].std() / np.sqrt(100), 0.9 * float(shown.stderr) / 24, 0.1 * float(hidden.stderr) / 24
@@ -132,14 +136,14 @@ def test_the_objective_is_the_models_own_bound(run):
 def test_guidance_is_the_published_rule_of_each_noise(variant, rule):
     """gamma = 0 is the model without its class, by either rule; absorbing noise tempers the belief, uniform the
     kernel."""
-    experiment = build(config(variant))
-    assert isinstance(experiment.model, Diffusion)
-    params = jax.tree.map(lambda leaf: leaf + 0.3, jax.jit(experiment.initial)().params)  # a new network's head is 0
+    kind, made = sequence_run(config(variant)).model.kind, build(config(variant))
+    assert isinstance(kind, Diffusion)
+    params = jax.tree.map(lambda leaf: leaf + 0.3, jax.jit(made.initial)().params)  # a new network's head is 0
 
     def draw(gamma, label, what="published"):
-        spec, labels = experiment.config["sample"]["sampler"], np.full(4, label, np.int32)
+        spec, labels = made.config["sample"]["sampler"], np.full(4, label, np.int32)
         guide = Guide(gamma, 2, {"name": "tempered", "what": what})
-        return experiment.model.draw(jax.random.key(0), params, 4, 24, labels, spec, guide)
+        return kind.drawing(params, 24, spec, guide)(jax.random.key(0), 4, labels)
 
     np.testing.assert_array_equal(draw(0.0, 0), draw(1.0, 2))
     np.testing.assert_array_equal(draw(3.0, 1), draw(3.0, 1, rule))
@@ -181,26 +185,28 @@ def test_dna_and_text_are_measured_as_such(tmp_path, capsys):
 
 def test_guidance_is_measured_by_its_strength(tmp_path):
     """On training molecules in the place of samples: their counts and means are known."""
-    experiment = build(config(evaluate={"samples": 8, "label": 1, "guidance": (1.0, 2.0)}))
-    real = experiment.train.tokens[:8]
-    stand_in = _Stand(real, [], None, 0)
-    rows = recipes.sequences.by_guidance(
-        dataclasses.replace(experiment, model=stand_in), None, (1.0, 2.0), seed=0, step=0, say=lambda line: None
-    )
+    run = sequence_run(config(evaluate={"samples": 8, "label": 1, "guidance": (1.0, 2.0)}))
+    train, _ = run.data()
+    asked = []
+
+    class Model(NamedTuple):
+        domain: Any
+
+        def plan(self, request):
+            def draw(key, n, labels, progress=None):
+                asked.append((request.guidance, int(labels[0])))
+                return train.tokens[:n]
+
+            return Plan(draw, self.domain, "drawing")
+
+    known = run._replace(model=Model(run.domain))
+    rows = by_guidance(known, Request(), train, (1.0, 2.0), seed=0, say=lambda line: None)
     assert [row["gamma"] for row in rows] == [1.0, 2.0]
-    known = experiment.train.properties["qed"][:8]
+    qed = train.properties["qed"][:8]
     for row in rows:
         assert (row["valid"], row["novel"]) == (8, 0)
-        np.testing.assert_allclose(row["means"]["qed"][0], known.mean(), rtol=1e-6)
-    assert stand_in.part == [(1.0, 1), (2.0, 1)]
-
-
-class _Stand(Autoregression):
-    """A model that draws what it is given (`apply`), and remembers in `part` the strength and the class asked for."""
-
-    def draw(self, key, params, n, length, labels, spec, guide, progress=None):
-        self.part.append((guide.gamma, int(labels[0])))
-        return self.apply[:n]
+        np.testing.assert_allclose(row["means"]["qed"][0], qed.mean(), rtol=1e-6)
+    assert asked == [(1.0, 1), (2.0, 1)]
 
 
 @pytest.mark.parametrize("loss", ["score_entropy", "cross_entropy", "d3pm", "flow_matching"])
@@ -265,8 +271,17 @@ def test_mistakes_of_a_command_are_one_sentence(run, tmp_path, capsys):
 
 
 def test_the_bound_of_the_recipe_is_the_library_s():
-    experiment = build(config("uniform"))
-    assert isinstance(experiment.model, Diffusion)
-    assert experiment.model.loss.func is losses.bound(experiment.model.process).func
+    model = sequence_run(config("uniform")).model
+    assert isinstance(model.kind, Diffusion)
+    assert model.kind.loss.func is losses.bound(model.kind.process).func
     with pytest.raises(InputError, match="label 5 is not a class"):
-        samples(experiment, None, 2, seed=0, labels=np.array([5, 5]))
+        samples(model.plan(), 2, seed=0, labels=np.array([5, 5]))
+
+
+def test_what_writes_token_by_token_refuses_a_sampler(run, capsys):
+    """Every flag is used or refused."""
+    for word in ("--sampler=no_such", "--steps=-7"):
+        refused = cli.main(["sample", f"--workdir={run}", "--n=1", word]) == 2
+        assert refused, word
+        said = capsys.readouterr().err
+        assert ("writes token by token" in said) == ("autoregressive" in run.name), said

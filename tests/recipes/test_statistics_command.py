@@ -10,6 +10,7 @@ from named_weights import alexnet_arrays
 from jaxdiff import cli, data, metrics
 from jaxdiff.errors import InputError
 from jaxdiff.recipes import images
+from jaxdiff.runs.drawing import samples
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +46,10 @@ def test_a_model_beside_statistics_over_seeds(trained, digits, tmp_path, capsys)
     assert cli.main(words) == 0
     said = capsys.readouterr().out
     result = json.loads((run / "frechet.json").read_text())
-    experiment, params, _ = images.load(run)
+    plan = images.load(run).model.plan()
     stored = metrics.load_moments(digits)
     for s, found in zip((4, 5, 6), result["frechet"]["each"], strict=True):
-        pixels, _ = images.samples(experiment, params, 20, seed=s)
+        pixels, _ = samples(plan, 20, seed=s)
         rows = data.to_model(pixels, 17).reshape(20, -1)
         np.testing.assert_allclose(found, metrics.frechet_distance(metrics.moments(rows), stored), rtol=1e-9)
     each = result["frechet"]["each"]
@@ -90,7 +91,9 @@ def test_mistakes(trained, digits, tmp_path, capsys):
     reference = f"--reference={digits}"
     assert "seeds is 0, expected at least 1" in refused(capsys, *evaluate, reference, "--seeds=0")
     assert "n is 1, expected at least 2 samples" in refused(capsys, *evaluate, reference, "--n=1")
-    assert "--seeds goes with --reference, not with samples alone" in refused(capsys, *evaluate, "--seeds=3")
+    assert "--seeds goes with --measure=reference, not with --measure=samples" in refused(
+        capsys, *evaluate, "--seeds=3"
+    )
     for features in ("inception", "fid", "pixels=x", "alexnet="):
         sentence = refused(capsys, "statistics", "--data=digits", out, f"--features={features}")
         assert sentence == (f"the features are {features!r}, expected pixels, alexnet, alexnet=FILE or inception=FILE")

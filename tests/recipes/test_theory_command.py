@@ -1,55 +1,50 @@
 """Theory on an image run: what is measured of a network that is known exactly, and mistakes of the command."""
 
-import copy
-import dataclasses
+from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdiff import cli, oracles
-from jaxdiff.recipes.images import build
+from jaxdiff.recipes.images import load
 from jaxdiff.recipes.images.theory import budget, excess, remembered
-from jaxdiff.recipes.workdir import recall
+from jaxdiff.runs.denoised import Denoised
+from jaxdiff.runs.model import AS_TRAINED
 
 
+@dataclass(frozen=True)
 class Remembering:
-    """A network that is the optimum of the training set; the class that means none is all of it."""
+    """A model that is the optimum of its training set, and without a class of all of it."""
 
-    def __init__(self, experiment):
-        train = experiment.train
-        self.optimum = oracles.empirical(experiment.process, train.to_model(), labels=train.labels)
-        self.whole = oracles.empirical(experiment.process, train.to_model())
+    domain: object
+    process: object
+    denoiser: object
+    denoised: Denoised
+    null: int = 10
 
-    def bind(self, params):
-        return self.optimum.denoiser
-
-    def __call__(self, params, label):
-        assert int(label) == 10
-        return self.whole.denoise
+    def plan(self, request=AS_TRAINED):
+        return self.denoised.plan(request)
 
 
 @pytest.fixture(scope="module")
 def remembering(trained):
-    """An experiment on a few digits, whose network remembers them."""
-    config = recall(trained) | {"theory": {"images": 16, "levels": 4, "draws": 16}}
-    config["evaluate"] = config["evaluate"] | {"samples": 40}
-    config["sample"] = config["sample"] | {"sampler": {"name": "edm", "steps": 8}}
-    whole = build(config)
-    few = dataclasses.replace(whole, train=whole.train.take(np.arange(60)), held_out=whole.held_out.take(np.arange(60)))
-    return _with(few, Remembering(few))
+    """(a model that remembers a few digits, they, and as many others)."""
+    run = load(trained)
+    train, held_out = (part.take(np.arange(60)) for part in run.data())
+    process, domain = run.model.process, run.model.domain
+    optimum = oracles.empirical(process, train.to_model(), labels=train.labels)
+    whole = oracles.empirical(process, train.to_model())
+    sample = run.config["sample"] | {"sampler": {"name": "edm", "steps": 8}}
+    denoised = Denoised(domain, process, optimum.denoiser, whole.denoise, sample)
+    return Remembering(domain, process, optimum.denoiser, denoised), train, held_out
 
 
-def _with(experiment, network):
-    """A copy with a network that is none: the type of the field is checked when it is made."""
-    made = copy.copy(experiment)
-    object.__setattr__(made, "network", network)
-    return made
+SETTINGS = {"levels": 4, "draws": 16}
 
 
 def test_what_remembers_has_no_excess(remembering):
-    found = excess(remembering, None, jax.random.key(0), 16, say=lambda line: None)
+    found = excess(*remembering, jax.random.key(0), 16, levels=4, say=lambda line: None)
     for each in ("excess", "distance"):
         np.testing.assert_allclose(found["train"][each]["value"], 0, atol=1e-6)
     assert found["held_out"]["loss"]["mean"][0] > 10 * found["train"]["loss"]["mean"][0]
@@ -58,7 +53,8 @@ def test_what_remembers_has_no_excess(remembering):
 
 
 def test_what_remembers_has_no_score_error(remembering):
-    found = budget(remembering, None, jax.random.key(0), say=lambda line: None)
+    model, train, _ = remembering
+    found = budget(model, train, jax.random.key(0), SETTINGS, steps=8, say=lambda line: None)
     assert found["steps"] == 8
     for row in found["grids"].values():
         np.testing.assert_allclose(row["score"][0], 0, atol=1e-4)
@@ -69,7 +65,7 @@ def test_what_remembers_has_no_score_error(remembering):
 
 
 def test_what_remembers_draws_its_training_set(remembering):
-    found = remembered(remembering, None, seed=0, say=lambda line: None)
+    found = remembered(*remembering, 40, seed=0, say=lambda line: None)
     assert found["excess"] > 5 * found["excess_std"]
     assert found["copies"] > 0.9 > found["copies_null"]
     assert found["delta_sign"] == -1
@@ -78,9 +74,11 @@ def test_what_remembers_draws_its_training_set(remembering):
 def test_mistakes_of_the_command_are_one_sentence(trained, capsys):
     for words, sentence in (
         (["--theory", "--n=1"], "expected from 2 to 359"),
-        (["--theory", "--likelihood"], "three measurements"),
-        (["--theory", "--features=pixels"], "--features goes with --reference, not with --theory"),
-        (["--guide=other"], "takes no --guide"),
+        (["--theory", "--likelihood"], "two measurements"),
+        (["--theory", "--features=pixels"], "--features goes with --measure=reference, not with --measure=theory"),
+        (["--guide=other"], "--guide goes with no measure of images"),
+        (["--measure=reference"], "--measure=reference needs --reference"),
+        (["--measure=colour"], "has no measure 'colour'; it has samples, likelihood, theory, reference"),
     ):
         assert cli.main(["evaluate", f"--workdir={trained}", *words]) == 2
         assert sentence in capsys.readouterr().err
@@ -89,13 +87,8 @@ def test_mistakes_of_the_command_are_one_sentence(trained, capsys):
 def test_a_budget_without_a_class_that_means_none_is_of_class_0(remembering):
     """A model that was always told its class has no law of all of them."""
 
-    class Told(Remembering):
-        def __call__(self, params, label):
-            assert int(label) == 0
-            return self.optimum.given(jnp.int32(0)).denoise
-
-    config = remembering.config | {"label_dropout": 0.0}
-    told = _with(remembering, Told(remembering))
-    object.__setattr__(told, "config", config)
-    found = budget(told, None, jax.random.key(0), say=lambda line: None)
+    model, train, _ = remembering
+    told = replace(model, denoised=model.denoised._replace(without="it was always told"))
+    found = budget(told, train, jax.random.key(0), SETTINGS, steps=8, say=lambda line: None)
     np.testing.assert_allclose([row["score"][0] for row in found["grids"].values()], 0, atol=1e-4)
+    assert found["law"] == "class 0 of the training set"

@@ -6,13 +6,13 @@ import pytest
 
 from jaxdiff import oracles, processes, samplers
 from jaxdiff.errors import InputError
-from jaxdiff.recipes.images import names
+from jaxdiff.runs.samplers import SAMPLERS
 from jaxdiff.samplers import Sampler
 
 MEAN, STD = 0.3, 0.5
 
 
-@pytest.mark.parametrize("name", [name for name in names.SAMPLERS if name != "dpm_fast"])  # a whole by itself
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "dpm_fast"])  # a whole by itself
 def test_the_result_has_the_exact_law(name, key):
     """x0 noised to t and carried back: along the flow (x - m) / std is kept, along a stochastic walk x_0 is drawn from
     p(x_0 | x_t)."""
@@ -20,7 +20,7 @@ def test_the_result_has_the_exact_law(name, key):
     oracle = oracles.gaussian(process, MEAN, STD**2)
     first_order = ("ancestral", "ancestral_2s", "reverse_sde", "ddim", "euler")  # or a second with large steps
     steps = {"steps": 200 if name in first_order else 40}
-    sampler = names.SAMPLERS[name](process, **steps).begin(level)
+    sampler = SAMPLERS[name](process, **steps).begin(level)
     t = float(sampler.ts[0])
     sigma = 80 * t
     assert sigma <= level * (1 + 1e-6)
@@ -59,7 +59,7 @@ def test_begin_takes_the_first_level_at_most_the_one_asked_for():
         begun = whole.begin(float(levels[k]) * 1.0001)
         np.testing.assert_array_equal(begun.ts, whole.ts[k:])
     assert isinstance(begun, Sampler)
-    reverse = names.SAMPLERS["reverse_sde"](processes.flow(), steps=10)
+    reverse = SAMPLERS["reverse_sde"](processes.flow(), steps=10)
     assert reverse.begin(5.0).first is None  # the start without signal is cut away, and its stepper with it
     assert reverse.begin(np.inf).first is not None
 
@@ -67,7 +67,7 @@ def test_begin_takes_the_first_level_at_most_the_one_asked_for():
 def test_multistep_samplers_begin_with_an_empty_memory(key):
     process = processes.edm()
     oracle = oracles.gaussian(process, MEAN, STD**2)
-    whole = names.SAMPLERS["dpmpp_2m"](process, steps=12)
+    whole = SAMPLERS["dpmpp_2m"](process, steps=12)
     begun = whole.begin(1.0)
     alone = Sampler(process, whole.stepper, begun.ts, last=whole.last)
     x = jnp.asarray(0.7)
@@ -81,7 +81,7 @@ def test_bad_beginnings_are_refused(key):
         InputError, match=r"begin got level=0\.0001, below the sampler's last steps; expected at least 0\.0"
     ):
         sampler.begin(1e-4)
-    fast = names.SAMPLERS["dpm_fast"](process, steps=20)
+    fast = SAMPLERS["dpm_fast"](process, steps=20)
     with pytest.raises(InputError, match="give it one turn an interval"):
         samplers.draw(key, 2, lambda cond: lambda x, t: x, fast.begin(1.0), (), x0=np.zeros(2))
     with pytest.raises(InputError, match=r"x0 has shape \(3, 2\), expected \(4, \.\.\.\)"):

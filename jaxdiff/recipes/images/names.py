@@ -1,5 +1,8 @@
 """What a config of this recipe can name, field by field. A new process, row, weight or law is one word here."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import optax
 
@@ -9,17 +12,21 @@ from jaxdiff import (
     grids,
     likelihood,
     losses,
-    metrics,
     networks,
     parameterizations,
     preconditioning,
     processes,
 )
-from jaxdiff.pretrained import alexnet, inception
-from jaxdiff.recipes.images import samplers
-from jaxdiff.recipes.images.objective import Criterion
-from jaxdiff.recipes.resolve import named
+from jaxdiff.runs.resolve import named
 from jaxdiff.types import PRNGKey
+
+
+class Criterion(NamedTuple):
+    """process -> the loss of one example; and the part of it whose variance a learned schedule lowers, if it has
+    one."""
+
+    loss: Callable[[processes.Gaussian], Any]
+    variance: Callable[[processes.Gaussian], Any] | None = None
 
 
 def learned(*, seed: int, hidden: int = 64, start: float = -13.3, end: float = 5.0) -> processes.Gaussian:
@@ -76,5 +83,3 @@ LOSS_ROWS = ROWS | {"own": lambda row: row}
 AUGMENTATIONS = {"none": lambda: None, "pipeline": data.augment.pipeline}
 NETWORKS = named(networks, "UNet", "MLP", "ddpmpp", "ncsnpp", "adm", "edm2")
 OPTIMIZERS = named(optax, "adam", "adamw", "nadam", "radam", "lamb", "lion", "rmsprop", "sgd")
-SAMPLERS = named(samplers, *samplers.__all__)
-FEATURES = {"pixels": metrics.pixels, "alexnet": alexnet.features, "inception": inception.features}

@@ -1,25 +1,19 @@
-"""What a training of images minimises: (params, key, batch) -> one loss an example, per pixel.
+"""What a training of images minimises: one loss an example, per pixel."""
 
-Times are drawn for the whole batch, and everything else from the example's own key, so that the losses do not depend on
-how a batch is cut between devices."""
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from jaxdiff import likelihood, losses, processes, training
-from jaxdiff.denoisers import Network
-
-
-class Criterion(NamedTuple):
-    """process -> the loss of one example; and the part of it whose variance a learned schedule lowers, if it has
-    one."""
-
-    loss: Callable[[processes.Gaussian], Any]
-    variance: Callable[[processes.Gaussian], Any] | None = None
+from jaxdiff import data, likelihood, losses, processes
+from jaxdiff.errors import InputError
+from jaxdiff.recipes.images import names
+from jaxdiff.recipes.images.model import Architecture
+from jaxdiff.runs.resolve import option, resolve
+from jaxdiff.runs.training import batch_cost
 
 
 class Seen(NamedTuple):
@@ -32,55 +26,93 @@ class Seen(NamedTuple):
     augment: Any
     dropout: bool
 
-
-def objective(
-    network: Network, criterion: Criterion, law: Any, batch_size: int, seen: Seen, *, apply_u: Any, learns: bool
-) -> Callable[..., Any]:
-    """`apply_u` learns the loss's scale at each noise level, beside the network; where the process `learns` too, its
-    ends do so by the loss and its interior by the loss's variance (`likelihood.vdm_objective`)."""
-
-    fixed = None if learns else criterion.loss(network.process)  # what cannot be is refused here
-
-    def one(params, process, loss, key, example, t, weight):
-        label_key, dropout_key, noise_key, augment_key, spread_key = jax.random.split(key, 5)
+    def __call__(self, keys: Any, example: Mapping[str, Any]) -> tuple[Any, Any]:
+        """(x0, what the network is told) of an example; keys of the class, of augmentation and of the levels."""
+        label_key, augment_key, spread_key = keys
         x0, cond = example["x0"], example.get("label")
         if cond is not None:
-            cond = jnp.where(jax.random.bernoulli(label_key, seen.hide), jnp.int32(seen.null), cond)
-        if seen.spread is not None:
-            x0, _ = seen.spread(spread_key, x0)
-        if seen.augment is not None:
-            x0, moves = seen.augment(augment_key, x0)
+            cond = jnp.where(jax.random.bernoulli(label_key, self.hide), jnp.int32(self.null), cond)
+        if self.spread is not None:
+            x0, _ = self.spread(spread_key, x0)
+        if self.augment is not None:
+            x0, moves = self.augment(augment_key, x0)
             cond = {"augment": moves} | ({} if cond is None else {"label": cond})
-        if apply_u is not None:
-            u = losses.log_variance(apply_u, params["u"], process, c_noise=network.c_noise)
-            loss = losses.uncertain(loss, u)
-        net = params["net"] if learns or apply_u is not None else params
-        own = eqx.tree_at(lambda n: n.process, network, process)
-        denoise = own(net, cond, key=dropout_key if seen.dropout else None)
-        return weight * loss(noise_key, denoise, x0, t) / x0.size
+        return x0, cond
 
-    def objective(params, key, batch):
-        time_key, example_key = jax.random.split(key)
-        process = params["process"] if learns else network.process
-        times = law(time_key, jax.lax.stop_gradient(process), batch_size)
-        place = batch["index"] % batch_size
-        rows = training.example_keys(example_key, batch), batch, times.t[place], times.weight[place]
 
-        def each(params, process, loss):
-            return jax.vmap(lambda *row: one(params, process, loss, *row))(*rows)
+def objective(config: Mapping[str, Any], made: Architecture, images: data.Images) -> Callable[..., Any]:
+    """(params, key, batch) -> losses, of a complete config; InputError for parts that do not fit each other.
 
-        if not learns:
-            return each(params, process, fixed)
+    Where the process is learned, its ends are by the loss and its interior by the loss's variance
+    (`likelihood.vdm_objective`)."""
+    loss_row = resolve("loss_row", names.LOSS_ROWS, config["loss_row"], row=resolve("row", names.ROWS, config["row"]))
+    weight = resolve("weight", names.WEIGHTS, config["weight"])
+    options = {"levels": images.levels, "row": loss_row, "weight": weight}
+    criterion = resolve("loss", names.LOSSES, config["loss"], **options)
+    _agree(config, criterion, made.learns)
+    law = resolve("times", names.TIMES, config["times"])
+    seen = Seen(
+        made.null,
+        config["label_dropout"] if made.null else 0.0,
+        likelihood.dequantize.uniform(images.levels) if config["dequantize"] else None,
+        resolve("augment", names.AUGMENTATIONS, config["augment"]),
+        bool(option(names.NETWORKS, config["network"], "dropout")),
+    )
+    batch_size = config["train"]["batch_size"]
+    if made.learns:
+        return partial(_learned, made.network, criterion, seen, law, batch_size)
+    loss = criterion.loss(made.network.process)  # what cannot be is refused here
+    read = partial(_read, made, loss)
+    return batch_cost(partial(_cost, read, seen), partial(_times, law, made.network.process), batch_size)
 
-        def half(make):
-            def losses(params, gamma):
-                process = processes.logsnr(gamma)
-                return each(params, process, make(process))
 
-            return losses
+def _cost(read, seen, params, key, example, t, weight):
+    """The weighted loss of one example at time t, per pixel; read(params) -> (network, its parameters, loss)."""
+    label_key, dropout_key, noise_key, augment_key, spread_key = jax.random.split(key, 5)
+    x0, cond = seen((label_key, augment_key, spread_key), example)
+    network, params, loss = read(params)
+    denoise = network(params, cond, key=dropout_key if seen.dropout else None)
+    return weight * loss(noise_key, denoise, x0, t) / x0.size
 
-        rest = {name: part for name, part in params.items() if name != "process"}
-        gamma = process.schedule.gamma  # pyright: ignore[reportAttributeAccessIssue]
-        return likelihood.vdm_objective(half(criterion.loss), half(criterion.variance), rest, gamma)
 
-    return objective
+def _read(made, loss, params):
+    """The network as it stands, with the loss in units of its learned size where that is learned."""
+    if made.uncertainty is None:
+        return made.network, params, loss
+    network = made.network
+    u = losses.log_variance(made.uncertainty, params["u"], network.process, c_noise=network.c_noise)
+    return network, params["net"], losses.uncertain(loss, u)
+
+
+def _learned(network, criterion, seen, law, batch_size, params, key, batch):
+    """The losses where the process learns beside the network."""
+
+    def half(make):
+        def costs(net, gamma):
+            process = processes.logsnr(gamma)
+            own, loss = eqx.tree_at(lambda n: n.process, network, process), make(process)
+            cost = partial(_cost, lambda net: (own, net["net"], loss), seen)
+            return batch_cost(cost, partial(_times, law, process), batch_size)(net, key, batch)
+
+        return costs
+
+    gamma = params["process"].schedule.gamma
+    return likelihood.vdm_objective(half(criterion.loss), half(criterion.variance), {"net": params["net"]}, gamma)
+
+
+def _times(law, process, params, key, n):
+    return law(key, jax.lax.stop_gradient(process), n)
+
+
+def _agree(config, criterion, learns):
+    """InputError for parts of a config that do not fit each other."""
+    if learns and criterion.variance is None:
+        raise InputError(
+            f"config.process learns its schedule, and config.loss {config['loss']['name']} bounds no likelihood, which "
+            'would teach it: give --config.loss=\'{"name": "vdm"}\''
+        )
+    if criterion.variance is not None and (config["uncertainty"] or config["dequantize"]):
+        raise InputError(
+            "config.loss vdm is a bound on whole grey levels as it stands: leave config.uncertainty and "
+            "config.dequantize False"
+        )

@@ -8,73 +8,68 @@
 
 The optimum of the training set is `oracles.empirical`: the denoiser that remembers it, which a network of unlimited
 capacity tends to. A network that generalises keeps away from it where noise is faint, so there its excess is large and
-its E_S too, while its loss on held-out images is the lower. workdir/theory.json holds the figures."""
+its E_S too, while its loss on held-out images is the lower. folder/theory.json holds the figures."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import data, grids, oracles
+from jaxdiff import grids, oracles
+from jaxdiff.data import Images
+from jaxdiff.domains.domain import Say
 from jaxdiff.errors import InputError
-from jaxdiff.recipes.images.drawing import samples
-from jaxdiff.recipes.images.experiment import Experiment
-from jaxdiff.recipes.images.run import load
-from jaxdiff.recipes.progress import counter
-from jaxdiff.recipes.workdir import plain, write
+from jaxdiff.recipes.images.model import Model
+from jaxdiff.runs.drawing import samples
+from jaxdiff.runs.likelihood import spread
+from jaxdiff.runs.model import Run
+from jaxdiff.runs.progress import counter
 from jaxdiff.theory import error_budget, memorization, noise_predictor
-
-Say = Callable[[str], Any]
 
 AT_ONCE = 2**18  # numbers of the training set that one noisy image is compared with at a time
 LOWEST, HIGHEST = 0.002, 80.0  # noise levels between which a budget is made, where the process reaches further
 
 
-def theory(workdir: str | Path, *, n: int | None = None, seed: int = 1, say: Say = print) -> dict[str, Any]:
-    """Measure the newest checkpoint of `workdir` as its config's `theory` says; writes and returns theory.json.
-
-    `n` images of each set (the config's by default). Raises InputError where there is no checkpoint, or n cannot be."""
-    workdir = Path(workdir)
-    experiment, params, step = load(workdir)
-    train, held_out, settings = experiment.train, experiment.held_out, experiment.config["theory"]
+def theory(run: Run, *, n: int | None = None, seed: int = 1, say: Say = print) -> dict[str, Any]:
+    """Measure as the config's `theory` says, on n images of each set (the config's by default); InputError where n
+    cannot be."""
+    (train, held_out), settings = run.data(), run.config["theory"]
     most = min(len(train), len(held_out))
     n = int(min(settings["images"] or most, most) if n is None else n)
     if not 2 <= n <= most:
         raise InputError(f"n is {n}, expected from 2 to {most}, as many as there are training and held-out images")
     excess_key, budget_key = jax.random.split(jax.random.key(seed))
-    result = {
-        "step": step,
+    steps = int(run.config["sample"]["sampler"].get("steps", 18))
+    return {
+        "step": run.step,
         "data": train.name,
         "images": n,
-        "excess": excess(experiment, params, excess_key, n, say=say),
-        "budget": budget(experiment, params, budget_key, say=say),
-        "memorization": remembered(experiment, params, seed=seed, say=say),
+        "excess": excess(run.model, train, held_out, excess_key, n, levels=settings["levels"], say=say),
+        "budget": budget(run.model, train, budget_key, settings, steps=steps, say=say),
+        "memorization": remembered(run.model, train, held_out, run.config["evaluate"]["samples"], seed=seed, say=say),
     }
-    result = plain(result)
-    write(workdir / "theory.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
-    return result
 
 
-def excess(experiment: Experiment, params: Any, key: Any, n: int, *, say: Say = print) -> dict[str, Any]:
-    """Squared errors of the predicted noise, per pixel, by noise level: `noise_predictor.excess` on n training and n
-    held-out images, each with its class."""
-    process, make = experiment.process, experiment.network.bind(params)
-    ts = _times(process, experiment.config["theory"]["levels"])
-    optimum = _optimum(experiment).denoiser
+def excess(
+    model: Model, train: Images, held_out: Images, key: Any, n: int, *, levels: int, say: Say = print
+) -> dict[str, Any]:
+    """Squared errors of the predicted noise, per pixel, at so many noise levels: `noise_predictor.excess` on n training
+    and n held-out images, each with its class."""
+    process = model.process
+    ts = _times(process, levels)
+    optimum = _optimum(model, train).denoiser
     rows: dict[str, Any] = {"levels": list(map(float, _ratios(process, ts)))}
-    sets = {"train": experiment.train, "held_out": experiment.held_out}
+    sets = {"train": train, "held_out": held_out}
     for place, (name, images) in enumerate(sets.items()):
-        some = images.take(np.arange(n) * len(images) // n)  # all along the set: it may be sorted by class
-        cond = some.labels if experiment.classes else None
+        some = spread(images, n)
+        cond = some.labels if model.domain.classes else None
         progress = counter(f"excess loss on {n} {name.replace('_', '-')} images:")
         found = noise_predictor.excess(
             jax.random.fold_in(key, place),
             process,
-            make,
+            model.denoiser,
             optimum,
             some.to_model(),
             ts,
@@ -92,12 +87,13 @@ def excess(experiment: Experiment, params: Any, key: Any, n: int, *, say: Say = 
     return rows
 
 
-def budget(experiment: Experiment, params: Any, key: Any, *, say: Say = print) -> dict[str, Any]:
-    """The error budget of the training set's own law, down to a noise level of .002, in as many steps as the config's
-    sampler has; `optimal` is the grid fitted to this model's measured error."""
-    process, settings = experiment.process, experiment.config["theory"]
-    steps = int(experiment.config["sample"]["sampler"].get("steps", 18))
-    law, denoise, spoken = _law_and_belief(experiment, params)
+def budget(
+    model: Model, train: Images, key: Any, settings: Mapping[str, Any], *, steps: int, say: Say = print
+) -> dict[str, Any]:
+    """The error budget of the training set's own law, down to a noise level of .002, in so many steps; `optimal` is the
+    grid fitted to this model's measured error. `settings` are the config's of theory."""
+    process = model.process
+    law, denoise, spoken = _law_and_belief(model, train)
     lowest, top = _ends(process)
     # Grids of a process without noise at t = 0 spend their last step from the least level to there: not this walk.
     given = steps if _ratios(process, 0.0) > 0 else steps + 1
@@ -132,14 +128,13 @@ def budget(experiment: Experiment, params: Any, key: Any, *, say: Say = print) -
     }
 
 
-def remembered(experiment: Experiment, params: Any, *, seed: int, say: Say = print) -> dict[str, Any]:
-    """`memorization`'s figures of samples by the config's sampler, beside what samples that know nothing of the
+def remembered(model: Any, train: Images, held_out: Images, n: int, *, seed: int, say: Say = print) -> dict[str, Any]:
+    """`memorization`'s figures of n samples by the config's sampler, beside what samples that know nothing of the
     training set would get."""
-    train, held_out, n = experiment.train, experiment.held_out, experiment.config["evaluate"]["samples"]
-    drawn, _ = samples(experiment, params, n, seed=seed, progress=counter("drawing:"))
+    drawn, _ = samples(model.plan(), n, seed=seed, progress=counter("drawing:"))
     rng = np.random.default_rng(seed)  # the first ones are compared, and a set may be sorted by class
     seen, fresh = (_rows(images.to_model())[rng.permutation(len(images))] for images in (train, held_out))
-    found = memorization.summary(_rows(data.to_model(drawn, train.levels)), seen, fresh)
+    found = memorization.summary(_rows(model.domain.to_model(drawn)), seen, fresh)
     say(
         f"nearer to a training image {found['closer']:.4f} (knowing nothing {found['null']:.4f}), excess "
         f"{found['excess']:.4f} +- {found['excess_std']:.2g}, copies {found['copies']:.4f} (held-out "
@@ -148,22 +143,22 @@ def remembered(experiment: Experiment, params: Any, *, seed: int, say: Say = pri
     return {"samples": n} | found
 
 
-def _optimum(experiment, labels=True):
-    x = experiment.train.to_model()
-    labels = experiment.train.labels if labels and experiment.classes else None
+def _optimum(model, train, labels=True):
+    x = train.to_model()
+    labels = train.labels if labels and model.domain.classes else None
     chunk = max(1, AT_ONCE // max(x[0].size, 1))
-    return oracles.empirical(experiment.process, x, labels=labels, chunk=chunk if chunk < len(x) else None)
+    return oracles.empirical(model.process, x, labels=labels, chunk=chunk if chunk < len(x) else None)
 
 
-def _law_and_belief(experiment, params):
+def _law_and_belief(model, train):
     """The training set's law, the network as its denoiser, and the law's name: without a class, or of class 0 where no
     model without one was trained."""
-    optimum, null = _optimum(experiment), experiment.null
-    if null is None:
-        return optimum, experiment.network(params, None), "the training set"
-    if experiment.config["label_dropout"]:
-        return _optimum(experiment, labels=False), experiment.network(params, jnp.int32(null)), "the training set"
-    return optimum.given(0), experiment.network(params, jnp.int32(0)), "class 0 of the training set"
+    optimum = _optimum(model, train)
+    if model.null is None:
+        return optimum, model.denoiser(None), "the training set"
+    if not isinstance(model.denoised.without, str):
+        return _optimum(model, train, labels=False), model.denoised.without, "the training set"
+    return optimum.given(0), model.denoiser(jnp.int32(0)), "class 0 of the training set"
 
 
 def _times(process, count):

@@ -1,15 +1,16 @@
-"""The part of an image run's report that `jaxdiff evaluate --theory` fills."""
+"""The part of an image run's report that `jaxdiff evaluate --measure=theory` fills."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from jaxdiff.recipes import page
+from jaxdiff.domains import page
 
 LEAST = 1e-5  # error that is drawn
 GRIDS = {"karras": "Karras (rho 7)", "logsnr": "exponential", "vp": "VP", "optimal": "fitted to this model's error"}
 
 
-def parts(found: Mapping[str, Any]) -> Iterator[str]:
+def parts(found: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """Excess loss, error budget and memorisation, as HTML."""
     yield "<h2>What it has learnt, beside the optimum of its training set</h2>"
     yield page.plot(

@@ -5,8 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxdiff.recipes import fields
-from jaxdiff.recipes.fields import Config
+from jaxdiff.runs import fields
+from jaxdiff.runs.fields import Config
 
 
 def default() -> ConfigDict:

@@ -7,10 +7,9 @@ import optax
 
 from jaxdiff import alphas, grids, losses, networks, processes
 from jaxdiff.errors import InputError
-from jaxdiff.recipes.resolve import named
 from jaxdiff.recipes.sequences import sources
-from jaxdiff.recipes.sequences.judges import READS
 from jaxdiff.recipes.sequences.samplers import SAMPLERS as SAMPLERS
+from jaxdiff.runs.resolve import named
 
 
 def absorbing(*, vocab: int, alpha: alphas.Alpha) -> processes.Mixing:
@@ -68,26 +67,6 @@ def flow_matching(*, noise: Any) -> Any:
     return losses.flow_matching(noise)
 
 
-def diffusion() -> dict[str, Any]:
-    """A process undone."""
-    return {"kind": "diffusion"}
-
-
-def autoregressive() -> dict[str, Any]:
-    """Token by token: the baseline of the same network."""
-    return {"kind": "autoregressive"}
-
-
-def classifier(*, reads: str = "noisy", of: str = "", attention: bool = False) -> dict[str, Any]:
-    """The class of a sequence, from noisy tokens, from prefixes, or from the hidden states of the run in `of`."""
-    if reads not in READS or (reads == "hidden") != bool(of):
-        raise InputError(
-            f"config.model.reads is {reads!r} with of={of!r}; expected one of {', '.join(READS)}, and the folder `of` "
-            "another run with hidden alone"
-        )
-    return {"kind": "classifier", "reads": reads, "of": of, "attention": attention}
-
-
 def truncated_logistic(
     *,
     vocab: int,
@@ -114,7 +93,6 @@ def truncated_logistic(
 
 _SOURCES = ("qm9", "moses", "smiles", "dna_diffusion", "genome", "enwiki", "kjv", "text", "digits", "mnist_5k")
 DATA = named(sources, *_SOURCES)
-MODELS = {"diffusion": diffusion, "autoregressive": autoregressive, "classifier": classifier}
 PROCESSES = {
     "absorbing": absorbing,
     "uniform": uniform,

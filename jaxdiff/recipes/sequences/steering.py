@@ -19,8 +19,7 @@ from jax.tree_util import Partial
 from jaxdiff import guidance, samplers
 from jaxdiff.errors import InputError
 from jaxdiff.processes import Mixing
-from jaxdiff.recipes.resolve import resolve
-from jaxdiff.recipes.sequences.judges import Judge
+from jaxdiff.runs.resolve import resolve
 
 
 class Guide(NamedTuple):
@@ -29,7 +28,7 @@ class Guide(NamedTuple):
     gamma: float = 1.0
     null: int | None = None
     steering: Mapping[str, Any] = {"name": "auto"}
-    judge: Judge | None = None
+    judge: Any = None
     weights: Any = None  # the judge's parameters
 
     @property
@@ -50,7 +49,7 @@ def tempered(*, model: Any, params: Any, guide: Guide, what: str = "published") 
     spread = not isinstance(model.process, Mixing) or model.process.spread
     if what == "kernel" or (what == "published" and spread):
         return model.network.bind(params), partial(guidance.tempered, null=null, gamma=guide.gamma)
-    return Partial(_tempered_belief, model.network, params, null, gamma), _same
+    return Partial(_tempered_belief, model.network, params, null, gamma), same
 
 
 def classifier_based(
@@ -84,7 +83,7 @@ def nos(
     halves = (model.hidden(params, _none(guide)), model.head(params, _none(guide)))
     options = {"steps": steps, "strength": strength}
     size = jnp.float32(step_size * guide.gamma)
-    return Partial(_moved, model.process, *halves, judge.apply, guide.weights, size, **options), _same
+    return Partial(_moved, model.process, *halves, judge.apply, guide.weights, size, **options), same
 
 
 class _ByLabel(eqx.Module):
@@ -133,7 +132,8 @@ def _without(network, params, null, label):
     return network(params, null)
 
 
-def _same(kernel):
+def same(kernel: Any) -> Any:
+    """The kernel as it is."""
     return kernel
 
 
@@ -215,14 +215,14 @@ def steered(known: Mapping[str, Any], model: Any, params: Any, guide: Guide) -> 
     if spec["name"] == "auto":
         if len(spec) > 1:
             raise InputError(f"config.sample.steering is {spec!r}: auto has no options; name the way that they are of")
-        serves = {"noisy": "classifier_based", "prefixes": "fudge", "hidden": "nos" if "nos" in known else "pplm"}
-        reads = "" if guide.judge is None else guide.judge.reads
-        spec["name"] = serves.get(reads, "tempered")
-        if spec["name"] not in known:
+        judge = guide.judge
+        fits = [way for way in (("tempered",) if judge is None else judge.ways) if way in known]
+        if judge is not None and not fits:
             raise InputError(
-                f"the guide judges {reads} tokens, which this model has none of: train one with "
+                f"the guide judges {judge.reads} tokens, which this model has none of: train one with "
                 f"config.model.reads={'prefixes' if 'fudge' in known else 'noisy'} or hidden"
             )
+        spec["name"] = fits[0]
     if spec["name"] == "tempered" and guide.judge is not None:
         raise InputError(
             "config.sample.steering is tempered, which asks the model itself; leave the guide out, or say auto"
@@ -230,8 +230,8 @@ def steered(known: Mapping[str, Any], model: Any, params: Any, guide: Guide) -> 
     return resolve("sample.steering", known, spec, model=model, params=params, guide=guide)
 
 
-def _judge(guide: Guide, name: str, reads: str) -> Judge:
-    if guide.judge is None or guide.judge.reads != reads:
+def _judge(guide: Guide, name: str, reads: str) -> Any:
+    if guide.judge is None or name not in guide.judge.ways:
         got = "none" if guide.judge is None else f"one that reads {guide.judge.reads} tokens"
         raise InputError(f"{name} asks a judge, and got {got}; give the run of one with config.model.reads={reads}")
     return guide.judge

@@ -1,36 +1,12 @@
-"""What a recipe leaves in its folder for the next command: the config, and results that are whole or not there."""
+"""Files that are whole or not there, and what can be written to them."""
 
 import io
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from jaxdiff.errors import InputError
-
-
-def remember(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Write the config of the run to workdir/config.json."""
-    write(workdir / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def recall(workdir: str | Path) -> dict[str, Any]:
-    """The config of the run in `workdir`; InputError where there is none, or it cannot be read."""
-    path = Path(workdir) / "config.json"
-    if not path.is_file():
-        raise InputError(f"{workdir} holds no run (no config.json in it); give the --workdir of a `jaxdiff train`")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); run `jaxdiff train` there again to write it anew"
-        ) from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds no config; run `jaxdiff train` there again to write it anew")
-    return config
 
 
 def write(path: Path, content: str | bytes) -> Path:

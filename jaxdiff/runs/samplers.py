@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxdiff import grids, processes, samplers
 from jaxdiff.processes import Gaussian
-from jaxdiff.recipes.resolve import named, resolve
+from jaxdiff.runs.resolve import named, resolve
 from jaxdiff.samplers import Sampler, edm
 
 __all__ = [
@@ -205,3 +205,7 @@ def generalised(
     make = resolve("sample.sampler.grid", GRIDS, {"sigma_min": low, "sigma_max": high} | dict(grid))
     options = {"churn": churn, "churn_min": churn_min, "churn_max": churn_max, "noise_scale": noise_scale}
     return samplers.generalised(walked, make(walked, steps), alpha=alpha, network=process, **options)
+
+
+SAMPLERS = {name: globals()[name] for name in __all__}
+"""What config.sample.sampler can name."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from jaxdiff import chemistry
+from jaxdiff.domains import page
 from jaxdiff.errors import InputError
 from jaxdiff.metrics.kmers import kmer_names
-from jaxdiff.recipes import page
 
 COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
 MARKERS = "os^Dv<"
