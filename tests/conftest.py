@@ -5,6 +5,9 @@ import gc
 import os
 import zlib
 from importlib.metadata import version
+from pathlib import Path
+
+TESTS = Path(__file__).parent
 
 # Programs are small and run once: compiling is the time. (In the environment, for the tests' own processes too.)
 os.environ.setdefault(
@@ -17,7 +20,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # idle threads of a linear algebra spin: one a worker
 
+# What took long to compile is kept between runs, for all workers and the tests' own processes. A program is found by
+# all that it is, so one that changed compiles; a folder for each compiler and its options can be thrown away alone.
+options = " ".join(os.environ[name] for name in ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_DISABLE_MOST_OPTIMIZATIONS"))
+kept = TESTS.parent / ".pytest_cache" / "compiled" / f"jaxlib-{version('jaxlib')}-{zlib.crc32(options.encode()):08x}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(kept))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -27,6 +38,17 @@ def pytest_collection_finish():
     """What is imported by now stays: the collector need not walk it again, nor after every 700 of a trace's objects."""
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
+
+
+UNTYPED = ("recipes", "pretrained", "test_readme.py", "test_notebooks.py", "test_cli.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Types and shapes are checked where the core is tested; whole programs meet the same signatures again."""
+    whole = item.path.relative_to(TESTS).parts[0] in UNTYPED
+    jaxtyping.config.update("jaxtyping_disable", whole)
+    return (yield)
 
 
 @pytest.fixture
