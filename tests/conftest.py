@@ -7,8 +7,6 @@ import zlib
 from importlib.metadata import version
 from pathlib import Path
 
-TESTS = Path(__file__).parent
-
 # Programs are small and run once: compiling is the time. (In the environment, for the tests' own processes too.)
 os.environ.setdefault(
     "XLA_FLAGS",
@@ -22,9 +20,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # idle threads of a linear a
 
 # What took long to compile is kept between runs, for all workers and the tests' own processes. A program is found by
 # all that it is, so one that changed compiles; a folder for each compiler and its options can be thrown away alone.
-options = " ".join(os.environ[name] for name in ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_DISABLE_MOST_OPTIMIZATIONS"))
-kept = TESTS.parent / ".pytest_cache" / "compiled" / f"jaxlib-{version('jaxlib')}-{zlib.crc32(options.encode()):08x}"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(kept))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(__file__).parents[1] / ".pytest_cache" / "compiled" / "jaxlib-")
+    + version("jaxlib")
+    + f"-{zlib.crc32((os.environ['XLA_FLAGS'] + os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS']).encode()):08x}",
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
@@ -40,6 +41,7 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 10, 10)
 
 
+TESTS = Path(__file__).parent
 UNTYPED = ("recipes", "pretrained", "test_readme.py", "test_notebooks.py", "test_cli.py")
 
 

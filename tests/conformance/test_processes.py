@@ -263,7 +263,7 @@ def test_a_product_is_itself_a_process(key):
         (lambda: processes.Product({"x": 3}), "expected a tree whose leaves are processes"),
     ],
 )
-def test_a_bad_process_is_refused_with_what_got_and_expected(make, words):
+def test_mistakes_in_a_process(make, words):
     with pytest.raises(InputError, match=words.replace("(", r"\(")):
         make()
 

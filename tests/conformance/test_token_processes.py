@@ -332,7 +332,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_sentence(name):
+def test_mistakes(name):
     with pytest.raises(InputError, match=r"expected|needs|must|connect") as raised:
         BAD[name]()
     assert len(str(raised.value)) < 300

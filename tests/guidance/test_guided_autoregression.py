@@ -283,7 +283,7 @@ def test_guidance_made_anew_compiles_nothing():
     assert traces == 2
 
 
-def test_bad_input_is_refused_in_a_sentence():
+def test_mistakes():
     step = lambda token, cache: (jnp.zeros(3), cache)  # noqa: E731
     told = lambda token, state: (jnp.zeros(()), state)  # noqa: E731
     for guided in (guidance.fudge, guidance.tempered_step):

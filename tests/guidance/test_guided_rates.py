@@ -201,7 +201,7 @@ def test_a_known_gamma_of_1_or_0_asks_for_one_rate():
     np.testing.assert_array_equal(got, 1)
 
 
-def test_bad_options_are_refused_in_a_sentence():
+def test_mistakes_in_options():
     rate = lambda denoise, z, t: jnp.zeros((1, 3))  # noqa: E731
     for guided in (guidance.tempered_rate, guidance.classifier_rate):
         with pytest.raises(InputError, match="gamma=inf, expected a finite number"):

@@ -170,7 +170,7 @@ def test_guidance_made_anew_compiles_nothing():
     assert traces == 1
 
 
-def test_bad_input_is_refused_in_a_sentence():
+def test_mistakes():
     triple = processes.uniform(3), still(jnp.zeros((1, 3))), as_logits, along(1.0)
     for options, message in (
         ({"steps": -1}, "steps=-1, expected 0 or more"),

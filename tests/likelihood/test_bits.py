@@ -242,6 +242,6 @@ def test_a_draw_without_a_likelihood_is_never_a_number(key, tmp_path):
         ),
     ],
 )
-def test_mistakes_are_one_sentence(call, words, key):
+def test_mistakes(call, words, key):
     with pytest.raises(InputError, match=words):
         call(key)

@@ -280,7 +280,7 @@ def _scaled(scale, x, t):
     return scale * x
 
 
-def test_bad_input_is_refused_with_the_cure(key):
+def test_mistakes(key):
     process, x = processes.vp(), jnp.zeros(3)
     oracle = oracles.gaussian(process, MEAN, COV)
     bad = [

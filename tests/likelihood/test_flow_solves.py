@@ -245,7 +245,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_one_sentence(key, mistake):
+def test_mistakes(key, mistake):
     options, message = MISTAKES[mistake]
     arguments = {"process": processes.brownian, "denoise": lambda x, t: 0.5 * x, "x": X, **options}
     process, denoise, x = arguments.pop("process")(), arguments.pop("denoise"), arguments.pop("x")

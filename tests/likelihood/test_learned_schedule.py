@@ -147,7 +147,7 @@ def test_its_ends_stay_in_order_and_all_its_leaves_learn(key):
             assert bool(np.any(leaf != 0)) == (path[0].name in fields), (name, path)
 
 
-def test_bad_schedules_are_refused():
+def test_mistakes_in_schedules():
     for words, make in {
         "start=5.0, which is not below end=-6.0": lambda: gammas.learned(straight, 5.0, -6.0),
         "does not rise": lambda: gammas.learned(lambda t: -t),

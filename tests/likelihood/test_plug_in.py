@@ -184,7 +184,7 @@ def test_an_exact_score_costs_no_member_anything(key):
     assert plug_in_elbo(-2.0, 0.1, 1.0) == -jnp.inf
 
 
-def test_bad_input_is_refused(key):
+def test_mistakes(key):
     process = processes.vp()
     oracle = oracles.gaussian(process, np.zeros(3), 1.0)
     for call in (

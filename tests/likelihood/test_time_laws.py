@@ -249,7 +249,7 @@ def test_laws_that_no_config_names_repeat_by_key_and_compile_once(law, key):
     assert not np.allclose(one.t, other.t)  # the process decides
 
 
-def test_bad_laws_are_refused(key):
+def test_mistakes_in_laws(key):
     process = processes.vp()
     with pytest.raises(InputError, match=r"low=0.0, high=1.0, expected 0 < low < high <= 1"):
         grids.soft_truncated(grids.uniform_times, low=0.0)

@@ -267,7 +267,7 @@ def test_it_compiles_once_and_maps(key):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), one, loop[i])
 
 
-def test_mistakes_are_named(key):
+def test_mistakes(key):
     process, decoder = processes.logsnr(), likelihood.decoders.discrete(17)
 
     def call(x=(0.5, -1.0), denoise=lambda x, t: x, **options):

@@ -131,7 +131,7 @@ def test_they_are_pytrees_that_compile_once_and_keep_their_dtype(key, x64):
             assert traces == before + 1
 
 
-def test_bad_input_is_refused_with_the_cure(key):
+def test_mistakes(key):
     with pytest.raises(InputError, match=r"probes=0, expected at least 1"):
         losses.sliced(processes.vp(), probes=0)
     for loss in (losses.implicit(processes.vp()), losses.sliced(processes.vp())):

@@ -216,7 +216,7 @@ def test_a_gradient_of_a_learned_schedule_is_finite(key):
 # Bad input -----------------------------------------------------------------------------------------------------------
 
 
-def test_bad_input_is_refused_with_the_cure(key):
+def test_mistakes(key):
     process = processes.absorbing(5)
     loss, denoise = losses.bound(process), Partial(fixed, LOGITS)
     bad = [

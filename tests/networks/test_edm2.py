@@ -369,7 +369,7 @@ def test_two_calls_compile_once(key):
         ((2, 8, 8, 3), "2 channels"),
     ],
 )
-def test_input_errors_say_what_got_expected_and_cure(shape, words):
+def test_mistakes(shape, words):
     net, _, _ = make()
     with pytest.raises(InputError, match=words):
         net(jnp.zeros(shape), jnp.zeros(shape[0]))

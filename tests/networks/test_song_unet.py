@@ -225,7 +225,7 @@ def test_the_null_class_is_the_number_of_classes():
         ((2, 8, 8, 2), {"lable": None}, r"entries \['lable'\]"),
     ],
 )
-def test_input_errors_say_what_got_expected_and_cure(shape, cond, words):
+def test_mistakes(shape, cond, words):
     apply, params = make()
     with pytest.raises(InputError, match=words):
         apply(params, jnp.zeros(shape), jnp.zeros(shape[0]), cond)

@@ -98,7 +98,7 @@ def test_the_field_is_evaluated_once(key, estimate):
     assert found.dtype == jnp.float32
 
 
-def test_mistakes_are_one_sentence(key):
+def test_mistakes(key):
     with pytest.raises(InputError, match=r"probes have shape \(3, 5\), expected \(number of probes, \*\(6,\)\)"):
         divergence.hutchinson(linear, jnp.ones(6), jnp.ones((3, 5)))
     for law in (divergence.rademacher, divergence.normal):

@@ -312,7 +312,7 @@ def test_remasking_keeps_the_law_of_one_token_and_corrects_many(x64):
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_kernel_refuses():
+def test_mistakes_of_a_kernel():
     process, z = processes.uniform(N), jnp.zeros(2, jnp.int32)
     for make in (categorical.ancestral, categorical.euler, categorical.tau_leaping):
         with pytest.raises(InputError, match="expected a belief about tokens"):

@@ -103,7 +103,7 @@ def test_a_solver_whose_calls_cannot_be_counted_is_refused():
         ({"clock": clocks.time()}, r"sigma is 0 at an end.*clocks.angle"),
     ],
 )
-def test_mistakes_are_one_sentence(options, message):
+def test_mistakes(options, message):
     with pytest.raises(InputError, match=message):
         samplers.flow(processes.vp(), lambda x, t: x, jnp.zeros(2), **options)
 

@@ -147,7 +147,7 @@ def test_vp_between_meets_its_noise_levels():
     np.testing.assert_allclose((song.beta_min, song.beta_max), (0.1, 20.0), rtol=1e-9)
 
 
-def test_bad_use_is_refused():
+def test_mistakes():
     process = processes.edm()
     ts = grids.karras(process, 4)
     for alpha in (0.0, 1.5):

@@ -351,7 +351,7 @@ def test_a_belief_frozen_to_no_noise_is_infinitely_far():
     assert np.all(found.score == 0)
 
 
-def test_mistakes_are_named():
+def test_mistakes():
     process = processes.edm()
     oracle, ts = oracles.gaussian(process, [0.0], 1.0), grids.karras(process, 4)
     budget, key = error_budget.gaussian, jax.random.key(0)

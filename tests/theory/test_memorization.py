@@ -280,6 +280,6 @@ X, Y = np.random.default_rng(7).standard_normal((2, 6, 2))
         (lambda: agreement(X, np.ones((6, 2))), "samples of a model are the same"),
     ],
 )
-def test_mistakes_are_said(call, message):
+def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()

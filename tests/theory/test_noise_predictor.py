@@ -313,7 +313,7 @@ def _over(process, x, t):
     return x / process.scales(t)[0]
 
 
-def test_bad_questions_are_refused(key):
+def test_mistakes_in_questions(key):
     process = processes.vp()
     law = oracles.mixture(process, *MIXTURE)
     make, x0 = noise_predictor.always(law.denoise), np.zeros((4, 2), np.float32)

@@ -182,7 +182,7 @@ X = jnp.ones((4, 3)) * jnp.arange(4.0)[:, None]
         (lambda: one_step.memorized(jax.random.key(0), one_step.model(3), (4,), runs=0), "runs=0"),
     ],
 )
-def test_mistakes_are_said(call, message):
+def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()
 

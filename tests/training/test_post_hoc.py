@@ -168,7 +168,7 @@ def test_a_run_and_its_snapshots_end_to_end(tmp_path):
     np.testing.assert_allclose(post_hoc.reconstruct(tmp_path, 0.1, state.params)["w"], state.ema["0.1"]["w"], atol=1e-5)
 
 
-def test_mistakes_are_named(tmp_path):
+def test_mistakes(tmp_path):
     with pytest.raises(InputError, match="twice"):
         post_hoc.weights([(1, 0.05), (1, 0.05)], 1, 0.05)
     for pairs, t in (([], 1), ([(0, 0.05)], 1), ([(1, 0.05)], -1)):
