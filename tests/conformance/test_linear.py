@@ -13,6 +13,9 @@ from jaxdiff import processes, schedules
 from jaxdiff.errors import InputError
 from jaxdiff.processes.motion import REACH
 
+pytestmark = pytest.mark.claim("critically damped Langevin and any linear SDE: kernels, scores, flow and likelihood")
+
+
 PROCESSES = {
     "critical": processes.cld,
     "critical, heavy": lambda: processes.cld(beta=6.0, mass=4.0, velocity=1.0),

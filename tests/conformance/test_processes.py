@@ -16,6 +16,9 @@ from jaxdiff import processes
 from jaxdiff.errors import InputError
 from jaxdiff.schedules import LinearGamma
 
+pytestmark = pytest.mark.claim("(f, g^2) integrate to (alpha, sigma^2); float32 agrees with float64")
+
+
 every_process = pytest.mark.parametrize("name", PROCESSES)
 
 # Dense, and geometric towards both ends.

@@ -15,6 +15,9 @@ from jaxdiff import beliefs, oracles, processes
 from jaxdiff.errors import InputError
 from jaxdiff.processes.categorical import log_posterior
 
+pytestmark = pytest.mark.claim("exact laws of sequences: a table, a chain, and a sampler's by its kernels")
+
+
 every_process = pytest.mark.parametrize("name", TOKEN_PROCESSES)
 T = 0.6
 

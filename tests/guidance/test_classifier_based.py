@@ -20,6 +20,11 @@ from jaxdiff import guidance, processes
 from jaxdiff.errors import InputError
 from jaxdiff.samplers.categorical import ancestral
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 T, S = 0.7, 0.4
 
 

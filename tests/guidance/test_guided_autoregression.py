@@ -11,6 +11,11 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import partial
 from jaxdiff.samplers import autoregressive
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 LENGTH = 5
 SEQUENCES = np.stack(np.unravel_index(np.arange(2**LENGTH), (2,) * LENGTH), -1).astype(np.int32)
 BOS = 2

@@ -23,6 +23,11 @@ from jaxdiff import beliefs, guidance, processes
 from jaxdiff.errors import InputError
 from jaxdiff.samplers.categorical import ancestral, euler, reverse_rate, tau_leaping
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 NEAREST = lambda n: processes.ctmc(processes.rates.nearest(n))  # noqa: E731
 KINDS = [processes.uniform, processes.absorbing, processes.hybrid, processes.gidd, NEAREST]
 

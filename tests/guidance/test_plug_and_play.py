@@ -11,6 +11,11 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import partial
 from jaxdiff.samplers.categorical import ancestral
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 T = 0.6
 
 

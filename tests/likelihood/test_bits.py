@@ -14,6 +14,9 @@ from jaxdiff.likelihood import dequantize
 from jaxdiff.likelihood.bits import bits, bits_per_dim
 from jaxdiff.likelihood.bound import bound
 
+pytestmark = pytest.mark.claim("uniform bytes take 8 bits/dim on every scale")
+
+
 NAN, INF = float("nan"), float("inf")
 
 

@@ -13,6 +13,11 @@ from jaxdiff.likelihood.ends import start
 from jaxdiff.numerics import divergence, partial
 from jaxdiff.samplers import clocks
 
+pytestmark = pytest.mark.claim(
+    "denoiser calls of every solver are the table's; the code of a solve that gave up, and NaN"
+)
+
+
 MEAN = np.array([0.7, -0.4])
 COV = np.array([[0.5, 0.2], [0.2, 0.3]])
 X = jnp.array([0.3, 0.1])

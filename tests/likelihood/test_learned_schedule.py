@@ -281,6 +281,7 @@ def test_the_best_schedule_of_gaussian_data_has_a_constant_loss(x64):
     np.testing.assert_allclose(moments(gamma, t, weight), [LIMIT, 3 * LIMIT**2], rtol=1e-9)
 
 
+@pytest.mark.claim("training a schedule's interior leaves the mean and lowers the variance (prints it)", "-s")
 def test_training_the_interior_leaves_the_mean_and_lowers_the_variance(key):
     """400 steps of Adam on vdm_objective, batches of 256 draws; then both schedules on the same fresh draws, and by
     quadrature."""

@@ -16,6 +16,9 @@ from jaxdiff.errors import InputError
 from jaxdiff.losses import weights
 from jaxdiff.schedules import LinearGamma
 
+pytestmark = pytest.mark.claim("VDM: the table of L_T and its limit, O(1 / T), schedule invariance")
+
+
 S = 0.5
 FROM_6_TO_5 = (-6.0, 5.0)
 

@@ -9,6 +9,9 @@ import pytest
 from jaxdiff import grids, losses, oracles, parameterizations, processes
 from jaxdiff.errors import InputError
 
+pytestmark = pytest.mark.claim("ISM, SSM and DSM losses have equal means and gradients")
+
+
 DRAWS = 10_000
 COV = np.array([[0.5, 0.2, 0.0], [0.2, 0.4, -0.1], [0.0, -0.1, 0.3]])
 PARAMS = {

@@ -19,6 +19,7 @@ def make(**options):
     return jax.jit(apply), params
 
 
+@pytest.mark.claim("every published parameter count, EDM2's too, is exact")
 @pytest.mark.parametrize(
     ("size", "options", "number"),
     [

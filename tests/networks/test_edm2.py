@@ -149,6 +149,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.claim("every published parameter count, EDM2's too, is exact")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_published_parameter_counts_by_shape_alone(preset):
     def shapes(channels):

@@ -30,6 +30,7 @@ SMALL = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": (8,), "au
 WIDE = {"multipliers": (1, 2, 2, 2), "augment": 9}
 
 
+@pytest.mark.claim("every published parameter count, EDM2's too, is exact")
 @pytest.mark.parametrize(
     ("factory", "size", "options", "number"),
     [

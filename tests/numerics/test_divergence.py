@@ -11,6 +11,9 @@ import pytest
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import divergence
 
+pytestmark = pytest.mark.claim("Hutchinson's mean, and both variance formulas, on a Jacobian without symmetry")
+
+
 J = np.random.default_rng(7).normal(size=(6, 6)) + np.triu(np.full((6, 6), 1.5)) - np.tril(np.full((6, 6), 1.5), -1)
 SYMMETRIC = (J + J.T) / 2
 VARIANCE = {

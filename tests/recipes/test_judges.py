@@ -20,6 +20,11 @@ from jaxdiff.recipes.sequences.judges import Judge
 from jaxdiff.recipes.sequences.run import advised
 from jaxdiff.recipes.sequences.steering import Guide
 
+pytestmark = pytest.mark.claim(
+    "classifiers from the command line: each reads what it should, none steers what it was not made for"
+)
+
+
 KINDS = {
     "noisy": ("uniform", {"reads": "noisy"}),
     "prefixes": ("autoregressive", {"reads": "prefixes"}),

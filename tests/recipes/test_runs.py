@@ -70,6 +70,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(words, trained, tmp_path, mo
     assert steps(run) == sorted({*steps(run)})
 
 
+@pytest.mark.claim("a killed run continues to the same bits")
 def test_killed_and_run_again(words, tmp_path):
     """The killed process compiles to the same bits as this one, because its environment says all that ours does."""
     run, whole = tmp_path / "run", tmp_path / "whole"

@@ -13,6 +13,10 @@ from jaxdiff.recipes.images import build
 from jaxdiff.recipes.images.theory import budget, excess, remembered
 from jaxdiff.recipes.workdir import recall
 
+pytestmark = pytest.mark.claim(
+    "theory on an image run: a network that remembers has no excess, no score error, and draws its training set"
+)
+
 
 class Remembering:
     """A network that is the optimum of the training set; the class that means none is all of it."""

@@ -16,6 +16,11 @@ from jaxdiff import alphas, beliefs, oracles, processes
 from jaxdiff.errors import InputError
 from jaxdiff.samplers import categorical
 
+pytestmark = pytest.mark.claim(
+    "each sampler's law converges at first order; draws have it, rare tokens too; the cache changes no bit"
+)
+
+
 every_process = pytest.mark.parametrize("name", PROCESSES)
 T, S, NEAR = 0.6, 0.45, 0.57
 POINTS = [(T, S), (T, 0.0), (T, NEAR), (1.0, 0.5)]

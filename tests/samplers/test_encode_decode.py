@@ -10,6 +10,9 @@ from jaxdiff import oracles, processes, samplers
 from jaxdiff.errors import InputError
 from jaxdiff.samplers import Twins
 
+pytestmark = pytest.mark.claim("encode and decode return to rounding, at the stepper's order")
+
+
 LOW, HIGH = 0.02, 40.0
 COV = np.array([[0.5, 0.2], [0.2, 0.3]])
 

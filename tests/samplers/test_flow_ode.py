@@ -12,6 +12,11 @@ from jaxdiff import oracles, processes, samplers
 from jaxdiff.errors import InputError
 from jaxdiff.samplers import clocks
 
+pytestmark = pytest.mark.claim(
+    "`flow` by diffrax equals the closed form to 1e-6, and its error falls with the tolerance"
+)
+
+
 MEAN = np.array([0.7, -0.4])
 COV = np.array([[0.5, 0.2], [0.2, 0.3]])
 

@@ -15,6 +15,11 @@ from jaxdiff import grids, oracles, processes, samplers
 from jaxdiff.errors import InputError
 from jaxdiff.theory import error_budget, line_law, walks
 
+pytestmark = pytest.mark.claim(
+    "the error budget: published columns to 1e-4, the exact KL below it on every process, grid and number of steps"
+)
+
+
 WALKS = {"score": walks.SCORE, "plain": walks.PLAIN_SCORE, "belief": walks.BELIEF}
 MEAN, COV = np.array([0.7, -0.4]), np.array([[0.5, 0.2], [0.2, 0.3]])
 VALUES, VECTORS = np.linalg.eigh(COV)

@@ -9,6 +9,9 @@ from scipy.special import logsumexp
 from jaxdiff import oracles, processes
 from jaxdiff.errors import InputError
 
+pytestmark = pytest.mark.claim("the empirical denoiser's memory is bounded by its chunk")
+
+
 N, DIM = 23, 3
 RNG = np.random.default_rng(3)
 DATA = RNG.normal(size=(N, DIM))

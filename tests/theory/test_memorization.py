@@ -31,6 +31,8 @@ from jaxdiff.theory.memorization import (
     summary,
 )
 
+pytestmark = pytest.mark.claim("the linear one-step model: closed forms, the pole at n = d, P(Delta > 0)")
+
 
 def kernel_density(points, scale):
     """The density that the definition names, as a function of (..., d)."""

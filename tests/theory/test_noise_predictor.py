@@ -15,6 +15,12 @@ from jaxdiff.errors import InputError
 from jaxdiff.losses import weights
 from jaxdiff.theory import noise_predictor
 
+pytestmark = pytest.mark.claim(
+    "E[eps given x_t] = -sigma score on every process; excess loss is zero for the optimum, and else the "
+    "distance from it"
+)
+
+
 STEPS = ((0.3, 0.2), (0.8, 0.1), (0.5, 0.499))  # (t, s)
 X = np.array([0.3, -0.6])
 

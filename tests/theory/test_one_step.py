@@ -12,6 +12,9 @@ from jaxdiff.errors import InputError
 from jaxdiff.theory import one_step
 from jaxdiff.theory.one_step import Fit, OneStep
 
+pytestmark = pytest.mark.claim("the linear one-step model: closed forms, the pole at n = d, P(Delta > 0)")
+
+
 RUNS = 300
 
 

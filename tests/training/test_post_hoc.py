@@ -14,6 +14,9 @@ from jaxdiff.errors import InputError
 from jaxdiff.training import ema, post_hoc
 from jaxdiff.training.snapshots import PREFIX, Snapshot, stored
 
+pytestmark = pytest.mark.claim("post-hoc EMA solves the published example, and its error falls with the snapshots")
+
+
 STEPS, BATCH = 512, 64
 STORED = (0.05, 0.10)
 LIKE = {"net": {"weight": jax.ShapeDtypeStruct((3, 4), jnp.float32)}, "gain": jax.ShapeDtypeStruct((), jnp.float32)}
