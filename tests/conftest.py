@@ -43,13 +43,41 @@ def pytest_collection_finish():
 
 TESTS = Path(__file__).parent
 UNTYPED = ("recipes", "pretrained", "test_readme.py", "test_notebooks.py", "test_cli.py")
+SLOW = (  # files of half a minute or more, and whole programs: 60 % of the time
+    "conformance/test_steppers.py",
+    "likelihood/test_elbo.py",
+    "likelihood/test_learned_schedule.py",
+    "losses/test_token_bounds.py",
+    "networks/test_edm2.py",
+    "networks/test_song_unet.py",
+    "pretrained/test_edm_checkpoints.py",
+    "recipes",
+    "samplers/test_categorical_kernels.py",
+    "samplers/test_flow_ode.py",
+    "samplers/test_sampler_orders.py",
+    "test_notebooks.py",
+    "test_readme.py",
+    "theory/test_error_budget.py",
+    "theory/test_one_step.py",
+    "training/test_training_loop.py",
+)
+
+
+def among(item, names):
+    """Whether a test lies in one of these files or folders."""
+    return any(item.path.is_relative_to(TESTS / name) for name in names)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if among(item, SLOW):
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Types and shapes are checked where the core is tested; whole programs meet the same signatures again."""
-    whole = item.path.relative_to(TESTS).parts[0] in UNTYPED
-    jaxtyping.config.update("jaxtyping_disable", whole)
+    jaxtyping.config.update("jaxtyping_disable", among(item, UNTYPED))
     return (yield)
 
 
