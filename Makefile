@@ -1,15 +1,16 @@
 # make demo   train, sample and score a model of real digits; writes runs/digits/report.html
-# make test   every test
+# make test   every test; test-fast leaves out what is slow, test-optimised compiles as users do
 # make lint   style, format and types
 # Each command first makes .venv and installs jaxdiff in it, when that is not done yet.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= auto
-NEWEST ?= $(shell for p in python3.13 python3.12 $(HOME)/.pyenv/versions/3.12*/bin/python; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done)
+# The newer Pythons that are here, each once.
+NEWEST ?= $(shell for v in 3.12 3.13; do for p in python$$v $(HOME)/.pyenv/versions/$$v*/bin/python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && echo $$p && break; done; done)
 
-.PHONY: install demo test test-newest lint format notebooks bench clean
+.PHONY: install demo test test-fast test-optimised test-newest lint format clean
 
 install: $(VENV)/installed
 
@@ -28,11 +29,21 @@ demo: install
 test: install
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal $(PYTEST)
 
+test-fast: override PYTEST += -m "not slow"
+test-fast: test
+
+# XLA's optimisations and its own flags: what is said in the environment, tests/conftest.py leaves as it is.
+test-optimised: export JAX_DISABLE_MOST_OPTIMIZATIONS = 0
+test-optimised: export XLA_FLAGS = --xla_force_host_platform_device_count=4
+test-optimised: test
+
 test-newest:
 ifeq ($(strip $(NEWEST)),)
 	@echo "no Python 3.12 or newer found: name one with make test-newest NEWEST=/path/to/python3.12"
 else
-	$(MAKE) test PYTHON=$(NEWEST) VENV=.venv-newest
+	@for python in $(NEWEST); do \
+		$(MAKE) test PYTHON=$$python VENV=.venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit; \
+	done
 endif
 
 lint: install

@@ -1,7 +1,9 @@
 """Does `sample` at 256 steps compile as fast as at 16? It is one scan, so it should. Prints the ratio of the median
 compile times, measured in turns so that a busy machine slows both alike.
 
-python benchmarks/compile_time.py [--turns 15]"""
+python benchmarks/compile_time.py [--turns 15]
+
+Claim: compile time of 256 steps against 16"""
 
 import argparse
 import statistics

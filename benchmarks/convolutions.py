@@ -1,7 +1,9 @@
 """Where the time of `benchmarks/networks.py` goes: its 3 x 3 convolutions one by one, forward and both gradients, as
 XLA does them, as `networks.convolution.Conv3x3` does them (strips for the kernel's gradient), and in PyTorch.
 
-python benchmarks/convolutions.py      (one core, processor time, least of several; needs `pip install torch`)"""
+python benchmarks/convolutions.py      (one core, processor time, least of several; needs `pip install torch`)
+
+Claim: where the time of DDPM++ goes, convolution by convolution (with torch installed)"""
 
 import os
 import sys

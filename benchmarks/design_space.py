@@ -5,7 +5,9 @@ of Karras et al. (2022), Table 1, trains, and as VP and VE go step by step to ED
 2). Then each column's own sampler and EDM's draw from each column's network at rising numbers of denoiser calls.
 
 Writes docs/design-space.md and docs/figures/design-space.png. Trained networks stay in --folder and are not trained
-again; the same command after an interruption goes on."""
+again; the same command after an interruption goes on.
+
+Claim: the paper's Figures 2 and 3 and Table 2 in small ([docs/design-space.md](docs/design-space.md))"""
 
 import argparse
 import json

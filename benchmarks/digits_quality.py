@@ -2,7 +2,9 @@
 
 From one network and the same starting noise: EDM at 35 denoiser calls, Heun at 256 steps, and DDPM's ancestral sampling
 at 1,000 steps; the Frechet distance of each to the training set with its floor at equal sample counts, and how often a
-3-nearest-neighbour classifier of real digits sees the class that was asked for."""
+3-nearest-neighbour classifier of real digits sees the class that was asked for.
+
+Claim: digits: class agreement, 35 calls against 511, DDPM's 1,000 steps beside (after make demo)"""
 
 import argparse
 import time

@@ -6,7 +6,9 @@ With --prior, what the default prior of a likelihood costs: log q with the exact
 log q with the process's own prior, in nats. That is log q_1 - log prior at the latent, whose law under data is q_1, so
 no flow is solved: its mean is KL(q_1 | prior). The data are a two-dimensional mixture.
 
-python benchmarks/divergence.py [--turns 11] [--batch 8] | --prior"""
+python benchmarks/divergence.py [--turns 11] [--batch 8] | --prior
+
+Claim: a call with its divergence costs under three calls; with --prior, the price of the default prior"""
 
 import argparse
 import statistics

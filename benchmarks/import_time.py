@@ -1,4 +1,6 @@
-"""`import jaxdiff` with all its function namespaces against `import jax, diffrax`: medians of runs in turns."""
+"""`import jaxdiff` with all its function namespaces against `import jax, diffrax`: medians of runs in turns.
+
+Claim: `import jaxdiff` costs under twice `import jax, diffrax`"""
 
 import statistics
 import subprocess

@@ -4,7 +4,9 @@ One forward pass of `networks.StateSpace`, 256 channels and 8 blocks (4.78 milli
 32,768 tokens, each in a process of its own. Prints the best of some passes in seconds and in seconds of processor time
 (which other programs on the machine hardly change), the peak of the process's memory, and how the processor time grows
 with the length: 1 is linear. With --train it is the gradient of a loss, the blocks computed again for the backward
-pass."""
+pass.
+
+Claim: the selective scan is its recurrence; 32,768 bases in memory and time"""
 
 import argparse
 import json

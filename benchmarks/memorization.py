@@ -2,7 +2,9 @@
 
 First the linear one-step model, where the answer is known. Then real digits: one network, one budget of training, and
 n = 16 to all 1,438 training images; two models on disjoint halves, drawn from the same noise, and several seeds. Prints
-the tables and writes docs/figures/memorization.png. What is done stays in --folder and is not done again."""
+the tables and writes docs/figures/memorization.png. What is done stays in --folder and is not done again.
+
+Claim: digits: from remembering to generalising ([docs/memorization.md](docs/memorization.md))"""
 
 import argparse
 import json

@@ -5,7 +5,9 @@ a busy machine slows both alike. Prints the median milliseconds and the ratio. W
 and counts processor time, which other programs on the machine hardly change; PyTorch's threads wait for each other, so
 on a busy machine their wall time says nothing.
 
-python benchmarks/networks.py [--turns 15] [--threads 2]      (needs `pip install torch`, no dependency of jaxdiff)"""
+python benchmarks/networks.py [--turns 15] [--threads 2]      (needs `pip install torch`, no dependency of jaxdiff)
+
+Claim: DDPM++ beside the same network in PyTorch (with torch installed)"""
 
 import argparse
 import math

@@ -1,7 +1,9 @@
 """What sampling costs beyond its network calls: python benchmarks/sampler_overhead.py
 
 An 18-step Heun run (35 denoiser calls) of DDPM++ (2,207,235 parameters, 32 x 32 x 3, batch 16) beside a scan of 35 bare
-calls of the same network on the same batch, in turns, in one process. Prints the ratio of medians and of minima."""
+calls of the same network on the same batch, in turns, in one process. Prints the ratio of medians and of minima.
+
+Claim: what a sampler costs beyond its network calls"""
 
 import argparse
 import time

@@ -2,7 +2,9 @@
 
 1,000, 3,000 and 10,000 images of 32 x 32 x 3 by 4 steps of Heun through a small network, each in a process of its own,
 taken chunk by chunk (`samplers.draw_chunks`) into running moments. Prints the peak of the process's memory beyond what
-it had before the first image, and the device's bytes alive at the end."""
+it had before the first image, and the device's bytes alive at the end.
+
+Claim: memory does not grow with the number of samples"""
 
 import argparse
 import resource

@@ -1,7 +1,10 @@
 """The figures of docs/guidance.md, measured: python benchmarks/token_guidance.py
 
 Total variations of exact laws, by transition matrices in float64; nothing is drawn. The toys: two tokens of three kinds
-and one of four, with two classes; chains of two states, five tokens long."""
+and one of four, with two classes; chains of two states, five tokens long.
+
+Claim: D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased
+([docs/guidance.md](docs/guidance.md))"""
 
 import sys
 from pathlib import Path

@@ -87,7 +87,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert chemistry.cache_folder() == tmp_path / "mine" / "molecules"
 
 
-def test_mistakes_are_said(monkeypatch):
+def test_mistakes(monkeypatch):
     with pytest.raises(InputError, match="no property 'logp'; expected some of qed, rings"):
         chemistry.describe(["C"], ["logp"])
     monkeypatch.setitem(sys.modules, "rdkit", None)

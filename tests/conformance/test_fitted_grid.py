@@ -94,7 +94,7 @@ def test_a_fitted_grid_steps_over_a_network_s_bad_levels_and_its_samples_are_nea
     assert line_law.kl(oracle, denoise, fitted, fine=3.0) < 0.8 * line_law.kl(oracle, denoise, karras, fine=3.0)
 
 
-def test_mistakes_are_named():
+def test_mistakes():
     with pytest.raises(InputError, match="got 4 candidate levels for 4 steps, expected at least 5"):
         grids.optimal(EDM, 4, bumpy, candidates=4)
     with pytest.raises(InputError, match="the cost of a step is not finite"):

@@ -244,7 +244,7 @@ def test_training_times_repeat_by_key_and_compile_once(name, key):
         assert not np.allclose(one.t, again.t)  # the process decides
 
 
-def test_bad_training_times_are_refused(key):
+def test_mistakes_in_training_times(key):
     for law in (grids.uniform_times, grids.stratified_times):
         with pytest.raises(InputError, match=r"low=0.5, high=0.1, expected 0 <= low < high <= 1"):
             law(key, processes.vp(), 4, low=0.5, high=0.1)

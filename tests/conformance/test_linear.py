@@ -13,6 +13,9 @@ from jaxdiff import processes, schedules
 from jaxdiff.errors import InputError
 from jaxdiff.processes.motion import REACH
 
+pytestmark = pytest.mark.claim("critically damped Langevin and any linear SDE: kernels, scores, flow and likelihood")
+
+
 PROCESSES = {
     "critical": processes.cld,
     "critical, heavy": lambda: processes.cld(beta=6.0, mass=4.0, velocity=1.0),
@@ -261,7 +264,7 @@ EYE = np.eye(2)
         (lambda: processes.cld().score(jnp.zeros((2, 4)), jnp.zeros((2, 4)), 0.5), r"expected \(4,\): the first axis"),
     ],
 )
-def test_a_bad_process_or_state_is_refused_with_what_got_and_expected(make, words):
+def test_mistakes_in_a_process_or_state(make, words):
     with pytest.raises(InputError, match=words) as error:
         make()
     assert len(str(error.value)) < 300

@@ -127,7 +127,7 @@ def test_an_oracle_is_a_pytree_that_compiles_once_and_keeps_the_dtype(x64):
         assert jnp.all(jnp.isfinite(mapped))
 
 
-def test_a_bad_law_is_refused():
+def test_mistakes_in_a_law():
     with pytest.raises(InputError, match=r"covariance has shape \(3, 3\) for a mean of shape \(2,\)"):
         oracles.linear(processes.cld(), MEAN, np.eye(3))
     with pytest.raises(InputError, match="sum to 1"):

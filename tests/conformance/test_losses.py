@@ -13,6 +13,9 @@ from jaxdiff import losses, oracles, parameterizations, processes
 from jaxdiff.errors import InputError
 from jaxdiff.losses import weights
 
+pytestmark = pytest.mark.claim("every row, weight and loss at its exact value; equal pairs are equal")
+
+
 every_process = pytest.mark.parametrize("name", PROCESSES)
 TIMES = np.array([0.05, 0.15, 0.3, 0.5, 0.7, 0.9])
 DRAWS = 1000

@@ -286,6 +286,6 @@ def test_gradients_pass_through_an_oracle_to_its_law(x64):
         (lambda p: oracles.empirical(p, np.zeros((0, 2))), "at least one example"),
     ],
 )
-def test_a_bad_law_is_refused(make, words):
+def test_mistakes_in_a_law(make, words):
     with pytest.raises(InputError, match=words):
         make(processes.vp())

@@ -16,6 +16,9 @@ from jaxdiff import processes
 from jaxdiff.errors import InputError
 from jaxdiff.schedules import LinearGamma
 
+pytestmark = pytest.mark.claim("(f, g^2) integrate to (alpha, sigma^2); float32 agrees with float64")
+
+
 every_process = pytest.mark.parametrize("name", PROCESSES)
 
 # Dense, and geometric towards both ends.
@@ -263,7 +266,7 @@ def test_a_product_is_itself_a_process(key):
         (lambda: processes.Product({"x": 3}), "expected a tree whose leaves are processes"),
     ],
 )
-def test_a_bad_process_is_refused_with_what_got_and_expected(make, words):
+def test_mistakes_in_a_process(make, words):
     with pytest.raises(InputError, match=words.replace("(", r"\(")):
         make()
 

@@ -13,6 +13,9 @@ from roster import PROCESSES, ROWS, UNDEFINED
 from jaxdiff import denoisers, parameterizations, processes
 from jaxdiff.parameterizations import from_data, to_data
 
+pytestmark = pytest.mark.claim("every row, weight and loss at its exact value; equal pairs are equal")
+
+
 every_process = pytest.mark.parametrize("name", PROCESSES)
 TIMES = np.array([0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98])
 RNG = np.random.default_rng(0)

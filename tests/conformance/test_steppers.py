@@ -11,6 +11,9 @@ from roster import GRIDS, PROCESSES, ROWS, STEPPERS, UNDEFINED, ends
 
 from jaxdiff import denoisers, grids, oracles, samplers
 
+pytestmark = pytest.mark.claim("every stepper from t = 1 to t = 0 on every process")
+
+
 MEAN, STD = np.array([0.3, -0.8], np.float32), np.array([0.5, 1.0], np.float32)
 STEPS, BATCH = 128, 512
 

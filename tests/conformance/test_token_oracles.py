@@ -15,6 +15,9 @@ from jaxdiff import beliefs, oracles, processes
 from jaxdiff.errors import InputError
 from jaxdiff.processes.categorical import log_posterior
 
+pytestmark = pytest.mark.claim("exact laws of sequences: a table, a chain, and a sampler's by its kernels")
+
+
 every_process = pytest.mark.parametrize("name", TOKEN_PROCESSES)
 T = 0.6
 
@@ -201,7 +204,7 @@ def test_total_variation_by_hand():
     np.testing.assert_allclose(oracles.total_variation(jnp.array([0.5, 0.5, 0.0]), jnp.array([0.1, 0.5, 0.4])), 0.4)
 
 
-def test_bad_input_is_refused_with_the_cure(x64):
+def test_mistakes(x64):
     law, process = oracles.chain(*small_chain(), 3), processes.uniform(3)
     both = oracles.labelled(np.log([0.5, 0.5]), [law, law])
     bad = [

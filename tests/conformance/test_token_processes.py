@@ -16,6 +16,11 @@ from jaxdiff import alphas, beliefs, denoisers, processes
 from jaxdiff.errors import InputError
 from jaxdiff.processes.categorical import check_tokens, log_posterior
 
+pytestmark = pytest.mark.claim(
+    "tokens: transitions are the exponential of the generator, compose, have these rates; posteriors are Bayes' rule"
+)
+
+
 N = 4
 every_process = pytest.mark.parametrize("name", TOKEN_PROCESSES)
 TIMES = (0.05, 0.3, 0.7, 0.95)
@@ -186,6 +191,7 @@ MEANINGS = (beliefs.LeaveOneOut, beliefs.Posterior, beliefs.Score)
 SAY = {beliefs.LeaveOneOut: beliefs.leave_one_out, beliefs.Posterior: beliefs.posterior, beliefs.Score: beliefs.score}
 
 
+@pytest.mark.claim("beliefs translate into each other by Bayes' rule and back")
 @every_process
 def test_translating_a_belief_and_back_changes_nothing(name, x64, key):
     process, t = TOKEN_PROCESSES[name](N), 0.3
@@ -198,6 +204,7 @@ def test_translating_a_belief_and_back_changes_nothing(name, x64, key):
         np.testing.assert_allclose(back[hidden], logs[hidden], atol=1e-9)
 
 
+@pytest.mark.claim("beliefs translate into each other by Bayes' rule and back")
 @every_process
 def test_translations_are_bayes_rule(name, x64, key):
     process, t = TOKEN_PROCESSES[name](N), 0.3
@@ -332,7 +339,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_sentence(name):
+def test_mistakes(name):
     with pytest.raises(InputError, match=r"expected|needs|must|connect") as raised:
         BAD[name]()
     assert len(str(raised.value)) < 300

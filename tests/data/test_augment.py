@@ -11,6 +11,9 @@ from jaxdiff.data.augment import OPERATIONS, pipeline
 from jaxdiff.data.warp import SYM6, warp
 from jaxdiff.errors import InputError
 
+pytestmark = pytest.mark.claim("augmentation is the identity at p = 0, its labels have the exact moments")
+
+
 EVERYTHING = dict.fromkeys(OPERATIONS, 1)
 GREY = np.ones(3) / np.sqrt(3)
 

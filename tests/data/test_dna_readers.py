@@ -107,7 +107,7 @@ def test_a_class_for_each_genome(tmp_path):
         (">a\nACGT\n", {"length": 5}, "no window of 5"),
     ],
 )
-def test_a_wrong_genome_is_refused(tmp_path, content, options, message):
+def test_mistakes_in_a_genome(tmp_path, content, options, message):
     with pytest.raises(InputError, match=message):
         sequences.genome(fasta(tmp_path / "g.fa", content), **{"length": 2} | options)
 

@@ -193,7 +193,7 @@ def test_streams_are_grains():
         ({"start": -1}, "start at step -1"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_mistakes_in_options(options, message):
     with pytest.raises(InputError, match=message):
         training_batches(digits(), **{"batch_size": 64, "seed": 0} | options)
     if "batch_size" in options and options["batch_size"] < 1:

@@ -72,7 +72,7 @@ NAN[1, 2, 2, 0] = np.nan
         ({"labels": np.array([0, 1, 1]), "num_classes": 2, "class_names": ("a",)}, "1 class names; expected 2"),
     ],
 )
-def test_wrong_parts_are_refused(change, message):
+def test_mistakes_in_parts(change, message):
     with pytest.raises(InputError, match=message):
         Images(**{"name": "mine", "pixels": GREY} | change)
 

@@ -111,7 +111,7 @@ def test_the_vocabulary_of_a_file_is_that_of_its_training_part(tmp_path):
     assert (utf8.vocab, utf8.texts()) == (256, ["ab" * 49 + "aΩ"])
 
 
-def test_a_wrong_text_is_refused(tmp_path):
+def test_mistakes_in_a_text(tmp_path):
     (tmp_path / "latin.txt").write_bytes("é".encode("latin1") * 9)
     with pytest.raises(InputError, match=r"latin\.txt is not UTF-8 text"):
         sequences.text_file(tmp_path / "latin.txt", length=2)

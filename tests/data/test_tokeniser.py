@@ -134,7 +134,7 @@ def test_bytes_that_are_no_text_are_marked():
         ("bytes", ("Ω",), "got the token 'Ω'"),
     ],
 )
-def test_a_wrong_vocabulary_is_refused(cut, tokens, message):
+def test_mistakes_in_a_vocabulary(cut, tokens, message):
     with pytest.raises(InputError, match=message):
         Tokeniser(cut, tokens)
 

@@ -99,7 +99,7 @@ def test_classes_from_a_property():
         ({"properties": {"qed": np.array([1.0, 2.0])}}, r"property qed has shape \(2,\); expected \(1,\)"),
     ],
 )
-def test_a_wrong_part_is_refused(change, message):
+def test_mistakes_in_a_part(change, message):
     with pytest.raises(InputError, match=message):
         Tokens(**{"name": "wrong", "tokens": np.array([[0, 1]]), "tokeniser": DNA} | change)
 

@@ -20,6 +20,11 @@ from jaxdiff import guidance, processes
 from jaxdiff.errors import InputError
 from jaxdiff.samplers.categorical import ancestral
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 T, S = 0.7, 0.4
 
 
@@ -213,7 +218,7 @@ def test_guidance_made_anew_compiles_nothing(key):
     assert traces == 1
 
 
-def test_bad_classifiers_are_refused_in_a_sentence(key):
+def test_mistakes_in_classifiers(key):
     z, weights = jnp.array([0, 3]), linear(key, 2, 4)
     for other in (softmax_linear(weights), affine(weights)):  # of 4 states, where the kernel has 5
         with pytest.raises(InputError, match=r"does not read one-hots of shape \(2, 5\).*is it of another vocabulary"):
@@ -235,7 +240,7 @@ def test_bad_classifiers_are_refused_in_a_sentence(key):
         guidance.log_prob_of(lambda x, t: jnp.sum(x), 0)(jnp.zeros((2, 5)), T)
 
 
-def test_bad_options_are_refused_in_a_sentence(key):
+def test_mistakes_in_options(key):
     log_prob = affine(linear(key, 2, 5))
     for options, message in (
         ({"method": "second_order"}, "method='second_order', expected 'exact' or 'first_order'"),

@@ -7,6 +7,11 @@ import pytest
 
 from jaxdiff import guidance, oracles, processes
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 X, T = jnp.array([0.3, -0.8]), 0.4
 
 

@@ -11,6 +11,11 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import partial
 from jaxdiff.samplers import autoregressive
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 LENGTH = 5
 SEQUENCES = np.stack(np.unravel_index(np.arange(2**LENGTH), (2,) * LENGTH), -1).astype(np.int32)
 BOS = 2
@@ -283,7 +288,7 @@ def test_guidance_made_anew_compiles_nothing():
     assert traces == 2
 
 
-def test_bad_input_is_refused_in_a_sentence():
+def test_mistakes():
     step = lambda token, cache: (jnp.zeros(3), cache)  # noqa: E731
     told = lambda token, state: (jnp.zeros(()), state)  # noqa: E731
     for guided in (guidance.fudge, guidance.tempered_step):

@@ -23,6 +23,11 @@ from jaxdiff import beliefs, guidance, processes
 from jaxdiff.errors import InputError
 from jaxdiff.samplers.categorical import ancestral, euler, reverse_rate, tau_leaping
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 NEAREST = lambda n: processes.ctmc(processes.rates.nearest(n))  # noqa: E731
 KINDS = [processes.uniform, processes.absorbing, processes.hybrid, processes.gidd, NEAREST]
 
@@ -201,7 +206,7 @@ def test_a_known_gamma_of_1_or_0_asks_for_one_rate():
     np.testing.assert_array_equal(got, 1)
 
 
-def test_bad_options_are_refused_in_a_sentence():
+def test_mistakes_in_options():
     rate = lambda denoise, z, t: jnp.zeros((1, 3))  # noqa: E731
     for guided in (guidance.tempered_rate, guidance.classifier_rate):
         with pytest.raises(InputError, match="gamma=inf, expected a finite number"):

@@ -11,6 +11,11 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import partial
 from jaxdiff.samplers.categorical import ancestral
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 T = 0.6
 
 
@@ -170,7 +175,7 @@ def test_guidance_made_anew_compiles_nothing():
     assert traces == 1
 
 
-def test_bad_input_is_refused_in_a_sentence():
+def test_mistakes():
     triple = processes.uniform(3), still(jnp.zeros((1, 3))), as_logits, along(1.0)
     for options, message in (
         ({"steps": -1}, "steps=-1, expected 0 or more"),

@@ -21,6 +21,11 @@ from jaxdiff import beliefs, guidance, processes
 from jaxdiff.errors import InputError
 from jaxdiff.samplers.categorical import ancestral
 
+pytestmark = pytest.mark.claim(
+    "D-CFG, D-CBG, rates, NOS, FUDGE, PPLM: what is exact and what stays biased ([docs/guidance.md](docs/guidance.md))"
+)
+
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "discrete_losses.npz"
 KINDS = [processes.uniform, processes.absorbing, processes.hybrid, processes.gidd]
 

@@ -62,7 +62,7 @@ def test_the_bound_is_the_data_log_density_less_the_divergence_of_the_velocity(k
     np.testing.assert_allclose(found.terms["state"] + found.terms["rest"], found.value, rtol=1e-12)
 
 
-def test_bad_use_is_refused(key):
+def test_mistakes(key):
     x = jnp.zeros(2)
     one = processes.linear([[-1.0]], [[1.0]])
     with pytest.raises(InputError, match="got 1 copies of the data and draws=16, expected a process of several"):

@@ -14,6 +14,9 @@ from jaxdiff.likelihood import dequantize
 from jaxdiff.likelihood.bits import bits, bits_per_dim
 from jaxdiff.likelihood.bound import bound
 
+pytestmark = pytest.mark.claim("uniform bytes take 8 bits/dim on every scale")
+
+
 NAN, INF = float("nan"), float("inf")
 
 
@@ -242,6 +245,6 @@ def test_a_draw_without_a_likelihood_is_never_a_number(key, tmp_path):
         ),
     ],
 )
-def test_mistakes_are_one_sentence(call, words, key):
+def test_mistakes(call, words, key):
     with pytest.raises(InputError, match=words):
         call(key)

@@ -10,6 +10,9 @@ from jaxdiff import data, oracles, processes
 from jaxdiff.errors import InputError
 from jaxdiff.likelihood import decoders
 
+pytestmark = pytest.mark.claim("uniform bytes take 8 bits/dim on every scale")
+
+
 PROCESSES = {"logsnr": processes.logsnr, "edm": processes.edm, "flow": processes.flow}
 every_process = pytest.mark.parametrize("name", PROCESSES)
 

@@ -49,6 +49,9 @@ def integrated(process, denoise, x, *, nodes, n_times, **options):
     return np.asarray(table) @ (weight / weight.sum())
 
 
+@pytest.mark.claim(
+    "with the exact score and prior the ELBO is log q at the five published points, to 1e-5, in all three forms"
+)
 @pytest.mark.parametrize("form", ["dsm", "ism", "ssm"])
 def test_with_the_exact_score_the_bound_is_the_log_density_at_published_points(form, x64):
     process = processes.vp()
@@ -85,6 +88,7 @@ def _skewed(k, c, process, x, t):
     return (x - sigma**2 * (x - alpha * 0.7 - c) / (k * v)) / alpha
 
 
+@pytest.mark.claim("the ELBO's mean is -H - KL - J of a mis-specified score, to 1e-9")
 def test_the_mean_bound_is_entropy_and_prior_and_score_error(x64):
     """Data N(.7, .25) on VP from t0 = 1e-3, score -(x - m - c) / (k v) with k = 1.2, c = .05: -H - KL_T - J."""
     process, t0 = processes.vp(), 1e-3
@@ -280,7 +284,7 @@ def _scaled(scale, x, t):
     return scale * x
 
 
-def test_bad_input_is_refused_with_the_cure(key):
+def test_mistakes(key):
     process, x = processes.vp(), jnp.zeros(3)
     oracle = oracles.gaussian(process, MEAN, COV)
     bad = [

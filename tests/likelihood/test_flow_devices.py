@@ -9,6 +9,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxdiff import likelihood, processes
 
+pytestmark = pytest.mark.claim("one device, sharded, shard_map and pmap give the same likelihoods")
+
+
 P = processes.vp()
 OPTIONS = {"divergence": "hutchinson", "probes": 2, "t0": 0.01, "rtol": 1e-9, "atol": 1e-9}
 

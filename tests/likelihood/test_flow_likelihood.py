@@ -14,6 +14,11 @@ from jaxdiff.likelihood.ends import start
 from jaxdiff.numerics import partial
 from jaxdiff.samplers import clocks
 
+pytestmark = pytest.mark.claim(
+    "the flow's density of a Gaussian with full covariance and of a mixture, to 1e-6; on every clock"
+)
+
+
 MEAN = np.array([0.7, -0.4])
 COV = np.array([[0.5, 0.2], [0.2, 0.3]])
 MIXTURE = [0.3, 0.7], [[-1.0, 0.5], [1.2, -0.3]], [[[0.05, 0.02], [0.02, 0.1]], [[0.2, -0.1], [-0.1, 0.15]]]

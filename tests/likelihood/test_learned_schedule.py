@@ -147,7 +147,7 @@ def test_its_ends_stay_in_order_and_all_its_leaves_learn(key):
             assert bool(np.any(leaf != 0)) == (path[0].name in fields), (name, path)
 
 
-def test_bad_schedules_are_refused():
+def test_mistakes_in_schedules():
     for words, make in {
         "start=5.0, which is not below end=-6.0": lambda: gammas.learned(straight, 5.0, -6.0),
         "does not rise": lambda: gammas.learned(lambda t: -t),
@@ -281,6 +281,7 @@ def test_the_best_schedule_of_gaussian_data_has_a_constant_loss(x64):
     np.testing.assert_allclose(moments(gamma, t, weight), [LIMIT, 3 * LIMIT**2], rtol=1e-9)
 
 
+@pytest.mark.claim("training a schedule's interior leaves the mean and lowers the variance (prints it)", "-s")
 def test_training_the_interior_leaves_the_mean_and_lowers_the_variance(key):
     """400 steps of Adam on vdm_objective, batches of 256 draws; then both schedules on the same fresh draws, and by
     quadrature."""

@@ -14,6 +14,12 @@ from jaxdiff.errors import InputError
 from jaxdiff.likelihood.elbo import elbo
 from jaxdiff.likelihood.plug_in import plug_in, plug_in_bound, plug_in_elbo, score_gap
 
+pytestmark = pytest.mark.claim(
+    "the plug-in family: KL under its bound for every l, the published tables (drawn in "
+    "notebooks/02_two_ends_of_one_family.ipynb)"
+)
+
+
 MEAN, VARIANCE, T0 = 0.7, 0.25, 1e-3
 LAMS = np.array([-1.0, 0.0, 0.5, 0.9, 1.0])
 # (k, c) of the score -(x - m - c) / (k v): J, the KL and the bound of each lam. The second's bounds follow from J.
@@ -184,7 +190,7 @@ def test_an_exact_score_costs_no_member_anything(key):
     assert plug_in_elbo(-2.0, 0.1, 1.0) == -jnp.inf
 
 
-def test_bad_input_is_refused(key):
+def test_mistakes(key):
     process = processes.vp()
     oracle = oracles.gaussian(process, np.zeros(3), 1.0)
     for call in (

@@ -117,6 +117,7 @@ def test_a_given_schedule_that_is_none_is_refused(alpha, variance, words):
 # Variance ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.claim("importance-sampled time: equal mean, less variance (prints the ratio)", "-s")
 @pytest.mark.parametrize("name", ["vp", "subvp"])
 def test_importance_times_keep_the_mean_of_the_likelihood_loss_and_lower_its_variance(name, key):
     """Of a denoiser whose noise is a little wrong at every level, 2-d data, over [1e-3, 1]: 1e4 draws of each law."""
@@ -249,7 +250,7 @@ def test_laws_that_no_config_names_repeat_by_key_and_compile_once(law, key):
     assert not np.allclose(one.t, other.t)  # the process decides
 
 
-def test_bad_laws_are_refused(key):
+def test_mistakes_in_laws(key):
     process = processes.vp()
     with pytest.raises(InputError, match=r"low=0.0, high=1.0, expected 0 < low < high <= 1"):
         grids.soft_truncated(grids.uniform_times, low=0.0)

@@ -209,7 +209,7 @@ def fixed(z, t):
     return beliefs.Posterior(jnp.zeros((6, 4)))
 
 
-def test_bad_input_is_refused_with_the_cure(key):
+def test_mistakes(key):
     process = processes.absorbing(4)
     floor = processes.absorbing(4, alphas.log_linear())
     x = np.zeros((3, 6), int)

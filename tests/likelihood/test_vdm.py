@@ -16,6 +16,9 @@ from jaxdiff.errors import InputError
 from jaxdiff.losses import weights
 from jaxdiff.schedules import LinearGamma
 
+pytestmark = pytest.mark.claim("VDM: the table of L_T and its limit, O(1 / T), schedule invariance")
+
+
 S = 0.5
 FROM_6_TO_5 = (-6.0, 5.0)
 
@@ -267,7 +270,7 @@ def test_it_compiles_once_and_maps(key):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), one, loop[i])
 
 
-def test_mistakes_are_named(key):
+def test_mistakes(key):
     process, decoder = processes.logsnr(), likelihood.decoders.discrete(17)
 
     def call(x=(0.5, -1.0), denoise=lambda x, t: x, **options):

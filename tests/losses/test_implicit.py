@@ -9,6 +9,9 @@ import pytest
 from jaxdiff import grids, losses, oracles, parameterizations, processes
 from jaxdiff.errors import InputError
 
+pytestmark = pytest.mark.claim("ISM, SSM and DSM losses have equal means and gradients")
+
+
 DRAWS = 10_000
 COV = np.array([[0.5, 0.2, 0.0], [0.2, 0.4, -0.1], [0.0, -0.1, 0.3]])
 PARAMS = {
@@ -131,7 +134,7 @@ def test_they_are_pytrees_that_compile_once_and_keep_their_dtype(key, x64):
             assert traces == before + 1
 
 
-def test_bad_input_is_refused_with_the_cure(key):
+def test_mistakes(key):
     with pytest.raises(InputError, match=r"probes=0, expected at least 1"):
         losses.sliced(processes.vp(), probes=0)
     for loss in (losses.implicit(processes.vp()), losses.sliced(processes.vp())):

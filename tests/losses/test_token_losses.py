@@ -15,6 +15,11 @@ from jaxdiff.errors import InputError
 from jaxdiff.losses import token_rates
 from jaxdiff.processes.categorical import log_posterior
 
+pytestmark = pytest.mark.claim(
+    "losses and posteriors equal the published program's; float32 keeps its digits from alpha = 1e-6 to 1 - 1e-4", "-s"
+)
+
+
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "discrete_losses.npz")
 MAKERS = {
     "bound": losses.bound,
@@ -216,7 +221,7 @@ def test_a_gradient_of_a_learned_schedule_is_finite(key):
 # Bad input -----------------------------------------------------------------------------------------------------------
 
 
-def test_bad_input_is_refused_with_the_cure(key):
+def test_mistakes(key):
     process = processes.absorbing(5)
     loss, denoise = losses.bound(process), Partial(fixed, LOGITS)
     bad = [

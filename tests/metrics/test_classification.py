@@ -131,7 +131,7 @@ def test_a_judge_may_lack_a_class_and_meet_a_constant():
         (lambda: classification.discriminator_auroc(np.eye(9), np.eye(9), key=KEY), "folds must be 2 to 4"),
     ],
 )
-def test_mistakes_are_said(call, message):
+def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()
 

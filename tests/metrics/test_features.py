@@ -52,6 +52,6 @@ def test_extract_in_chunks_equals_one_call_for_any_callable():
         (pca(IMAGES, 3), IMAGES[:, 1:], "24 values each"),
     ],
 )
-def test_bad_features_are_refused(features, images, message):
+def test_mistakes_in_features(features, images, message):
     with pytest.raises(InputError, match=message):
         extract(features, images)

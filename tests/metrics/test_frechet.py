@@ -124,7 +124,7 @@ def test_files_hold_moments_and_foreign_files_load(tmp_path):
         {"mu": np.zeros(2), "sigma": np.array([[1.0, 0.5], [0.0, 1.0]])},
     ],
 )
-def test_bad_files_are_refused(tmp_path, content):
+def test_mistakes_in_files(tmp_path, content):
     np.savez(tmp_path / "bad.npz", **content)
     with pytest.raises(InputError):
         load_moments(tmp_path / "bad.npz")

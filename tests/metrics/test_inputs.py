@@ -35,7 +35,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("metric", TWO_TABLES)
-def test_bad_tables_are_refused_in_either_place(metric, bad):
+def test_mistakes_in_tables(metric, bad):
     table, message = BAD[bad]
     with pytest.raises(InputError, match=message):
         TWO_TABLES[metric](table, GOOD)
@@ -76,6 +76,6 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_bad_options_are_refused(call):
+def test_mistakes_in_options(call):
     with pytest.raises(InputError):
         CALLS[call]()

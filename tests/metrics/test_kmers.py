@@ -117,6 +117,6 @@ def test_the_floor_of_real_sequences():
         (lambda: kmers.expected_divergence(np.zeros((1, 4), int), 1, 3, 3), "number of sequences must be 2"),
     ],
 )
-def test_mistakes_are_said(call, message):
+def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()

@@ -87,6 +87,6 @@ def test_a_table_says_each_figure_beside_its_floor():
         (lambda: molecules.floors(["C"] * 4, 2, key=jax.random.key(0), draws=1), "draws must be 2"),
     ],
 )
-def test_mistakes_are_said(call, message):
+def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()

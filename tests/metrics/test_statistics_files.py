@@ -146,6 +146,6 @@ def test_what_few_samples_are_worth(key):
 
 
 @pytest.mark.parametrize("images", [IMAGES[:0], [], [IMAGES, IMAGES[:0]], [IMAGES, IMAGES[:, :2]]])
-def test_bad_images_are_refused(images):
+def test_mistakes_in_images(images):
     with pytest.raises(InputError):
         statistics(images, pixels())

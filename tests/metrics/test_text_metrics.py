@@ -75,6 +75,6 @@ def test_repetition_counts_ngrams_by_hand():
         (lambda: text.perplexity([1.0], [0]), "over positive counts"),
     ],
 )
-def test_mistakes_are_said(call, message):
+def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()

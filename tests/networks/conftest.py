@@ -3,15 +3,6 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def compile_fast():
-    """These networks are tiny and called once or twice: compiling is all the time they take."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture
 def perturb(key):
     """Adds noise to every parameter: a new network is zero, its blocks are their skips, and so nothing could be

@@ -19,6 +19,7 @@ def make(**options):
     return jax.jit(apply), params
 
 
+@pytest.mark.claim("every published parameter count, EDM2's too, is exact")
 @pytest.mark.parametrize(
     ("size", "options", "number"),
     [
@@ -93,7 +94,7 @@ def test_mixed_precision_and_remat(key):
     assert "remat" in str(jax.make_jaxpr(jax.grad(lambda p: half(p, x, c, labels).sum()))(params))
 
 
-def test_errors_teach():
+def test_mistakes():
     with pytest.raises(InputError, match=r"16 channels with heads of 64"):
         make(head=64)
     apply, params = make()

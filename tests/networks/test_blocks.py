@@ -104,7 +104,7 @@ def test_join_repeats_the_coarse_and_only_the_coarse(key):
     assert jnp.abs(join(h, fine) - join(h, 2 * fine)).max() > 0.1
 
 
-def test_errors_teach():
+def test_mistakes():
     with pytest.raises(InputError, match=r"6 channels in 4 groups.*divide"):
         GroupNorm(6, 4, **SINGLE, rngs=nnx.Rngs(0))
     with pytest.raises(InputError, match=r"8 channels with heads of 3.*divide"):

@@ -149,6 +149,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.claim("every published parameter count, EDM2's too, is exact")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_published_parameter_counts_by_shape_alone(preset):
     def shapes(channels):
@@ -369,7 +370,7 @@ def test_two_calls_compile_once(key):
         ((2, 8, 8, 3), "2 channels"),
     ],
 )
-def test_input_errors_say_what_got_expected_and_cure(shape, words):
+def test_mistakes(shape, words):
     net, _, _ = make()
     with pytest.raises(InputError, match=words):
         net(jnp.zeros(shape), jnp.zeros(shape[0]))

@@ -13,6 +13,9 @@ from jaxdiff.networks.inception import Inception, resize
 from jaxdiff.networks.streams import counted
 from jaxdiff.pretrained import alexnet, inception
 
+pytestmark = pytest.mark.claim("Inception features equal torch-fidelity's to 2e-5")
+
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 

@@ -68,7 +68,7 @@ def test_the_network_decides_its_dtype(x64):
     assert double(params, jnp.ones((3, 2), jnp.float32), jnp.ones(3), None).dtype == jnp.float64
 
 
-def test_errors_teach():
+def test_mistakes():
     apply, params = make()
     with pytest.raises(InputError, match=r"shape \(2,\).*x\[None\]"):
         apply(params, jnp.zeros(2), jnp.zeros(2), None)

@@ -10,6 +10,9 @@ from jax.extend.core import jaxprs_in_params
 from jaxdiff.errors import InputError
 from jaxdiff.networks.selective_scan import selective_scan
 
+pytestmark = pytest.mark.claim("the selective scan is its recurrence; 32,768 bases in memory and time")
+
+
 BATCH, LENGTH, CHANNELS, STATE = 2, 11, 3, 4
 NAMES = ("x", "dt", "decay", "into", "out", "state")
 

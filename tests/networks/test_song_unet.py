@@ -30,6 +30,7 @@ SMALL = {"width": 16, "multipliers": (1, 2), "blocks": 1, "attention": (8,), "au
 WIDE = {"multipliers": (1, 2, 2, 2), "augment": 9}
 
 
+@pytest.mark.claim("every published parameter count, EDM2's too, is exact")
 @pytest.mark.parametrize(
     ("factory", "size", "options", "number"),
     [
@@ -225,7 +226,7 @@ def test_the_null_class_is_the_number_of_classes():
         ((2, 8, 8, 2), {"lable": None}, r"entries \['lable'\]"),
     ],
 )
-def test_input_errors_say_what_got_expected_and_cure(shape, cond, words):
+def test_mistakes(shape, cond, words):
     apply, params = make()
     with pytest.raises(InputError, match=words):
         apply(params, jnp.zeros(shape), jnp.zeros(shape[0]), cond)

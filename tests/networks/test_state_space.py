@@ -11,6 +11,7 @@ from jaxdiff.networks import StateSpace, count, functional
 from jaxdiff.networks.state_space import FASTEST, SLOWEST
 
 
+@pytest.mark.claim("every published parameter count, EDM2's too, is exact")
 @pytest.mark.parametrize(("classes", "millions"), [(None, 4.777), (10, 4.778)])
 def test_published_parameter_count(classes, millions):
     """4.78M at 256 x 8 with 16 ids, 16 numbers of state a channel and conditioning of length 128."""

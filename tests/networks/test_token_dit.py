@@ -11,7 +11,10 @@ from jaxdiff.errors import InputError
 from jaxdiff.networks import TokenDiT, count, functional
 from jaxdiff.networks.rotary import rotary
 
+pytestmark = pytest.mark.claim("the published DiT's logits to 2e-5; parameter counts")
 
+
+@pytest.mark.claim("every published parameter count, EDM2's too, is exact")
 @pytest.mark.parametrize(
     ("vocab", "options", "millions"),
     [

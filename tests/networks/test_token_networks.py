@@ -244,7 +244,7 @@ X, C, Y = np.zeros((3, 7), np.int32), np.ones(3, np.float32), np.zeros(3, np.int
         ({}, (X, C, None, np.ones((3, 6), bool)), r"mask has shape \(3, 6\)"),
     ],
 )
-def test_input_errors_say_what_got_expected_and_cure(kind, options, args, words):
+def test_mistakes(kind, options, args, words):
     apply, shapes = functional(build(kind, **options))
     with pytest.raises(InputError, match=words):
         jax.eval_shape(apply, shapes, *args)

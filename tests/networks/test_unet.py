@@ -168,7 +168,7 @@ def test_two_calls_compile_once(key):
         ((2, 8, 8, 3), r"1 channels"),
     ],
 )
-def test_input_errors_say_what_got_expected_and_cure(shape, words):
+def test_mistakes(shape, words):
     apply, params = make()
     with pytest.raises(InputError, match=words):
         apply(params, jnp.zeros(shape), jnp.zeros(shape[0]), None)

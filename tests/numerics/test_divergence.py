@@ -11,6 +11,9 @@ import pytest
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import divergence
 
+pytestmark = pytest.mark.claim("Hutchinson's mean, and both variance formulas, on a Jacobian without symmetry")
+
+
 J = np.random.default_rng(7).normal(size=(6, 6)) + np.triu(np.full((6, 6), 1.5)) - np.tril(np.full((6, 6), 1.5), -1)
 SYMMETRIC = (J + J.T) / 2
 VARIANCE = {
@@ -98,7 +101,7 @@ def test_the_field_is_evaluated_once(key, estimate):
     assert found.dtype == jnp.float32
 
 
-def test_mistakes_are_one_sentence(key):
+def test_mistakes(key):
     with pytest.raises(InputError, match=r"probes have shape \(3, 5\), expected \(number of probes, \*\(6,\)\)"):
         divergence.hutchinson(linear, jnp.ones(6), jnp.ones((3, 5)))
     for law in (divergence.rademacher, divergence.normal):

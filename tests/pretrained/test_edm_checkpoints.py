@@ -18,6 +18,11 @@ from jaxdiff.recipes import pretrained
 from jaxdiff.runs.denoised import sampler
 from jaxdiff.runs.folder import recall, remember
 
+pytestmark = [
+    pytest.mark.claim("DDPM++, NCSN++ and ADM equal the published programs: D and six steps of Heun to 5e-5"),
+    pytest.mark.claim("a converted checkpoint draws the same bits as the direct path"),
+]
+
 
 def network(name, class_name="EDMPrecond", **more):
     weights, _ = golden(name)

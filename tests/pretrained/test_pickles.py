@@ -16,6 +16,9 @@ from jaxdiff.errors import InputError
 from jaxdiff.pretrained import edm_pickle
 from jaxdiff.pretrained.pickles import Made, Name, read
 
+pytestmark = pytest.mark.claim("no code in a checkpoint is run: 23 hostile files")
+
+
 TORCH = [GOLDEN / "torch_structure_2.pkl", GOLDEN / "torch_structure_4.pkl"]
 
 

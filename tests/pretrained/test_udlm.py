@@ -14,6 +14,9 @@ from jaxdiff import denoisers, processes
 from jaxdiff.errors import InputError
 from jaxdiff.pretrained import udlm
 
+pytestmark = pytest.mark.claim("the published DiT's logits to 2e-5; parameter counts")
+
+
 CONFIG = {"vocab": 12, "length": 16, "hidden_size": 64, "n_blocks": 2, "n_heads": 4, "cond_dim": 128, "num_classes": 3}
 
 

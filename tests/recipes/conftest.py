@@ -3,24 +3,11 @@
 import shutil
 from pathlib import Path
 
-import jax
 import pytest
 
 from jaxdiff import cli
 
 TINY = Path(__file__).with_name("tiny.py")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Runs of one config compile the same programs: the first of them does it for all."""
-    folder = tmp_path_factory.mktemp("compiled")
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
 
 
 @pytest.fixture(scope="session")

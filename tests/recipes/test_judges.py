@@ -22,6 +22,11 @@ from jaxdiff.recipes.sequences.steering import Guide
 from jaxdiff.runs.drawing import samples
 from jaxdiff.runs.model import Request
 
+pytestmark = pytest.mark.claim(
+    "classifiers from the command line: each reads what it should, none steers what it was not made for"
+)
+
+
 KINDS = {
     "noisy": ("uniform", {"reads": "noisy"}),
     "prefixes": ("autoregressive", {"reads": "prefixes"}),

@@ -12,6 +12,10 @@ from jaxdiff.recipes.images.theory import budget, excess, remembered
 from jaxdiff.runs.denoised import Denoised
 from jaxdiff.runs.model import AS_TRAINED
 
+pytestmark = pytest.mark.claim(
+    "theory on an image run: a network that remembers has no excess, no score error, and draws its training set"
+)
+
 
 @dataclass(frozen=True)
 class Remembering:

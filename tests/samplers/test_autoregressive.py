@@ -145,7 +145,7 @@ def test_nothing_retraces_and_the_program_does_not_grow(key):
     assert few == size_of(0.5, 256) > 5
 
 
-def test_what_is_refused(key):
+def test_mistakes(key):
     for start in (jnp.zeros(0, jnp.int32), jnp.zeros((2, 2), jnp.int32), jnp.asarray(0.5)):
         with pytest.raises(InputError, match="expected one token or a row of at least one"):
             autoregressive.generate(key, make(), 0, start, 4)

@@ -17,6 +17,11 @@ from jaxdiff.errors import InputError
 from jaxdiff.samplers import categorical
 from jaxdiff.samplers.categorical.draws import happens
 
+pytestmark = pytest.mark.claim(
+    "each sampler's law converges at first order; draws have it, rare tokens too; the cache changes no bit"
+)
+
+
 TS = jnp.linspace(1.0, 0.0, 6)
 COUNT = 10_000
 

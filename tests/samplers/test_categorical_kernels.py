@@ -16,6 +16,11 @@ from jaxdiff import alphas, beliefs, oracles, processes
 from jaxdiff.errors import InputError
 from jaxdiff.samplers import categorical
 
+pytestmark = pytest.mark.claim(
+    "each sampler's law converges at first order; draws have it, rare tokens too; the cache changes no bit"
+)
+
+
 every_process = pytest.mark.parametrize("name", PROCESSES)
 T, S, NEAR = 0.6, 0.45, 0.57
 POINTS = [(T, S), (T, 0.0), (T, NEAR), (1.0, 0.5)]
@@ -312,7 +317,7 @@ def test_remasking_keeps_the_law_of_one_token_and_corrects_many(x64):
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_kernel_refuses():
+def test_mistakes_of_a_kernel():
     process, z = processes.uniform(N), jnp.zeros(2, jnp.int32)
     for make in (categorical.ancestral, categorical.euler, categorical.tau_leaping):
         with pytest.raises(InputError, match="expected a belief about tokens"):

@@ -15,6 +15,11 @@ from jaxdiff.errors import InputError
 from jaxdiff.samplers import categorical
 from jaxdiff.samplers.categorical.hitting import event_times
 
+pytestmark = pytest.mark.claim(
+    "each sampler's law converges at first order; draws have it, rare tokens too; the cache changes no bit"
+)
+
+
 COUNT = 10_000
 
 
@@ -230,7 +235,7 @@ def test_a_cache_is_per_example_without_a_batch(key):
     assert apply.asked <= 4
 
 
-def test_what_a_cache_refuses(key):
+def test_mistakes_of_a_cache(key):
     process = processes.absorbing(N)
     inner = categorical.draw(categorical.ancestral(process))
     z = jnp.full(3, N, jnp.int32)
@@ -324,7 +329,7 @@ def test_what_becomes_of_the_last_noise(key):
     np.testing.assert_allclose(categorical.sampler(process, 4, final="argmax").ts, [1, 0.75, 0.5, 0.25, 0], atol=1e-6)
 
 
-def test_what_a_sampler_refuses():
+def test_mistakes_of_a_sampler():
     process = processes.absorbing(N)
     kernel = categorical.ancestral(process)
     with pytest.raises(InputError, match="is not one of 'posterior', 'argmax', 'none'"):

@@ -10,6 +10,9 @@ from jaxdiff import oracles, processes, samplers
 from jaxdiff.errors import InputError
 from jaxdiff.samplers import Twins
 
+pytestmark = pytest.mark.claim("encode and decode return to rounding, at the stepper's order")
+
+
 LOW, HIGH = 0.02, 40.0
 COV = np.array([[0.5, 0.2], [0.2, 0.3]])
 
@@ -66,7 +69,7 @@ def test_both_ways_have_the_order_of_the_stepper(make, order):
     np.testing.assert_allclose(np.log2(found[0] / found[1]), order, atol=0.3)
 
 
-def test_mistakes_are_one_sentence():
+def test_mistakes():
     p, x, denoise = processes.vp(), jnp.ones(2), lambda x, t: 0.5 * x
     ts = jnp.array([0.9, 0.5, 0.1])
     with pytest.raises(InputError, match=r"sigma is 0 at the last time; end the grid above: ts\[:-1\]"):

@@ -74,7 +74,7 @@ def test_multistep_samplers_begin_with_an_empty_memory(key):
     np.testing.assert_array_equal(begun(key, oracle.denoise, x), alone(key, oracle.denoise, x))
 
 
-def test_bad_beginnings_are_refused(key):
+def test_mistakes_in_beginnings(key):
     process = processes.edm()
     sampler = samplers.edm(process, steps=10)
     with pytest.raises(

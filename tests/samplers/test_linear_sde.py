@@ -15,6 +15,9 @@ from jaxdiff import oracles, processes, samplers
 from jaxdiff.errors import InputError
 from jaxdiff.samplers.stepper import believe
 
+pytestmark = pytest.mark.claim("critically damped Langevin and any linear SDE: kernels, scores, flow and likelihood")
+
+
 MEAN = np.array([0.7, -0.4])
 COV = np.array([[0.5, 0.2], [0.2, 0.3]])
 EYE = np.eye(2)

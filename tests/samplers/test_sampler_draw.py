@@ -9,6 +9,9 @@ import pytest
 from jaxdiff import oracles, processes, samplers
 from jaxdiff.errors import InputError
 
+pytestmark = pytest.mark.claim("a sample depends on its key and index alone")
+
+
 P = processes.vp()
 SAMPLER = samplers.edm(P, steps=6, churn=3.0)
 

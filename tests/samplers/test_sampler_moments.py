@@ -9,6 +9,9 @@ import pytest
 
 from jaxdiff import grids, oracles, processes, samplers
 
+pytestmark = pytest.mark.claim("every stochastic sampler has the moments of its own affine recursion, which converges")
+
+
 CHURN = {"low": 0.05, "high": 50.0, "noise_scale": 1.003}
 
 

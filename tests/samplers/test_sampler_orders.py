@@ -13,6 +13,9 @@ from scipy.stats import norm
 
 from jaxdiff import oracles, samplers
 
+pytestmark = pytest.mark.claim("every deterministic stepper has its order, on uneven grids")
+
+
 # Two targets of one form, so that both run in one program: a Gaussian, and a mixture.
 WEIGHTS = np.array([[0.5, 0.5], [0.3, 0.7]])
 MEANS = np.array([[0.3, 0.3], [-1.0, 1.2]])

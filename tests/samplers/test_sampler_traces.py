@@ -8,6 +8,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxdiff import denoisers, grids, parameterizations, processes, samplers
 
+pytestmark = pytest.mark.claim("nothing retraces; a program's size does not grow with the steps")
+
 
 class Counted:
     """A network, and how often JAX has read it."""

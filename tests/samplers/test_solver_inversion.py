@@ -90,7 +90,7 @@ def test_the_states_on_the_way_can_be_kept(key):
     np.testing.assert_array_equal(path[0], jnp.ones(3))
 
 
-def test_mistakes_are_one_sentence():
+def test_mistakes():
     p, x, denoise = processes.vp(), jnp.ones(2), lambda x, t: 0.5 * x
     with pytest.raises(InputError, match=r"sigma is 0 at the last time; end the grid above: ts\[:-1\]"):
         samplers.invert(p, samplers.euler(p), denoise, x, jnp.array([0.9, 0.5, 0.0]))

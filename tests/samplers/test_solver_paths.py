@@ -79,7 +79,7 @@ def test_each_example_has_a_path_of_its_own(key):
     np.testing.assert_allclose(jax.vmap(walk)(keys), jnp.stack([one, other]), atol=1e-5)
 
 
-def test_mistaken_levels_are_refused():
+def test_mistakes_in_levels():
     p = processes.vp()
     with pytest.raises(InputError, match="one_path got levels=0, expected at least 1"):
         samplers.one_path(p, samplers.ancestral(p), levels=0)

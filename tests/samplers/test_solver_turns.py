@@ -56,7 +56,7 @@ def raises(match):
     return pytest.raises(InputError, match=match)
 
 
-def test_mistakes_are_one_sentence():
+def test_mistakes():
     euler, multistep = samplers.euler(P), samplers.dpmpp_2m(P)
     with raises(r"in_turn got turns=\(0, 2\) for 2 steppers"):
         samplers.in_turn([euler, euler], [0, 2])

@@ -155,7 +155,7 @@ def test_after_balancing_every_level_contributes_alike_and_the_weight_is_a_bell(
     np.testing.assert_allclose(weight(process, np.array([1e-4, 1.0])), shape[[0, -1]], rtol=1e-9)
 
 
-def test_mistakes_are_named(key):
+def test_mistakes(key):
     process, data = processes.edm(), np.zeros((3, 1), np.float32)
     loss = losses.matching(process)
     for levels in ([1.0], [1.0, 0.5], [0.0, 1.0]):

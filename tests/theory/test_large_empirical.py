@@ -9,6 +9,9 @@ from scipy.special import logsumexp
 from jaxdiff import oracles, processes
 from jaxdiff.errors import InputError
 
+pytestmark = pytest.mark.claim("the empirical denoiser's memory is bounded by its chunk")
+
+
 N, DIM = 23, 3
 RNG = np.random.default_rng(3)
 DATA = RNG.normal(size=(N, DIM))
@@ -194,12 +197,12 @@ def test_examples_of_no_weight_are_never_drawn_from_many(key):
         (np.zeros((0, 2)), {"chunk": 3}, "at least one example"),
     ],
 )
-def test_bad_examples_are_refused(data, options, words):
+def test_mistakes_in_examples(data, options, words):
     with pytest.raises(InputError, match=words):
         oracles.empirical(processes.vp(), data, **options)
 
 
-def test_bad_questions_are_refused():
+def test_mistakes_in_questions():
     oracle = oracles.empirical(processes.vp(), DATA, labels=LABELS)
     with pytest.raises(InputError, match=r"x of shape \(1,\) for examples of shape \(3,\)"):
         oracle.denoise(jnp.zeros(1), 0.3)  # would broadcast

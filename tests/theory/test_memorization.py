@@ -31,6 +31,8 @@ from jaxdiff.theory.memorization import (
     summary,
 )
 
+pytestmark = pytest.mark.claim("the linear one-step model: closed forms, the pole at n = d, P(Delta > 0)")
+
 
 def kernel_density(points, scale):
     """The density that the definition names, as a function of (..., d)."""
@@ -280,6 +282,6 @@ X, Y = np.random.default_rng(7).standard_normal((2, 6, 2))
         (lambda: agreement(X, np.ones((6, 2))), "samples of a model are the same"),
     ],
 )
-def test_mistakes_are_said(call, message):
+def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()

@@ -15,6 +15,12 @@ from jaxdiff.errors import InputError
 from jaxdiff.losses import weights
 from jaxdiff.theory import noise_predictor
 
+pytestmark = pytest.mark.claim(
+    "E[eps given x_t] = -sigma score on every process; excess loss is zero for the optimum, and else the "
+    "distance from it"
+)
+
+
 STEPS = ((0.3, 0.2), (0.8, 0.1), (0.5, 0.499))  # (t, s)
 X = np.array([0.3, -0.6])
 
@@ -313,7 +319,7 @@ def _over(process, x, t):
     return x / process.scales(t)[0]
 
 
-def test_bad_questions_are_refused(key):
+def test_mistakes_in_questions(key):
     process = processes.vp()
     law = oracles.mixture(process, *MIXTURE)
     make, x0 = noise_predictor.always(law.denoise), np.zeros((4, 2), np.float32)

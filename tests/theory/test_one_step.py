@@ -12,6 +12,9 @@ from jaxdiff.errors import InputError
 from jaxdiff.theory import one_step
 from jaxdiff.theory.one_step import Fit, OneStep
 
+pytestmark = pytest.mark.claim("the linear one-step model: closed forms, the pole at n = d, P(Delta > 0)")
+
+
 RUNS = 300
 
 
@@ -182,7 +185,7 @@ X = jnp.ones((4, 3)) * jnp.arange(4.0)[:, None]
         (lambda: one_step.memorized(jax.random.key(0), one_step.model(3), (4,), runs=0), "runs=0"),
     ],
 )
-def test_mistakes_are_said(call, message):
+def test_mistakes(call, message):
     with pytest.raises(InputError, match=message):
         call()
 

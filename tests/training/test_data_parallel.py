@@ -10,6 +10,8 @@ from digits_run import batches, objective, parameters, stratified
 from jaxdiff import training
 from jaxdiff.errors import InputError
 
+pytestmark = pytest.mark.claim("one device, sharded and pmap train alike")
+
 
 def close(one, two, atol):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):

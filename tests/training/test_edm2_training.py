@@ -99,7 +99,7 @@ def test_learning_rate_of_the_published_presets(preset, flat):
     np.testing.assert_allclose([ours(int(count) - 1) for count in counts[1:]], exact[1:], rtol=1e-6)
 
 
-def test_bad_schedules_are_named():
+def test_mistakes_in_schedules():
     with pytest.raises(InputError, match="inverse_sqrt got flat = 0"):
         training.inverse_sqrt(0.1, 16, flat=0)
     with pytest.raises(InputError, match="batch = 0"):

@@ -84,6 +84,6 @@ def test_short_dtypes_are_averaged_in_float32():
     "make",
     [lambda: ema.half_life(0), lambda: ema.half_life(1, ramp=0.0), lambda: ema.decay(1.0), lambda: ema.power(-1)],
 )
-def test_bad_range(make):
+def test_mistakes_in_a_range(make):
     with pytest.raises(InputError, match="expected"):
         make()

@@ -14,6 +14,9 @@ from jaxdiff.errors import InputError
 from jaxdiff.training import ema, post_hoc
 from jaxdiff.training.snapshots import PREFIX, Snapshot, stored
 
+pytestmark = pytest.mark.claim("post-hoc EMA solves the published example, and its error falls with the snapshots")
+
+
 STEPS, BATCH = 512, 64
 STORED = (0.05, 0.10)
 LIKE = {"net": {"weight": jax.ShapeDtypeStruct((3, 4), jnp.float32)}, "gain": jax.ShapeDtypeStruct((), jnp.float32)}
@@ -168,7 +171,7 @@ def test_a_run_and_its_snapshots_end_to_end(tmp_path):
     np.testing.assert_allclose(post_hoc.reconstruct(tmp_path, 0.1, state.params)["w"], state.ema["0.1"]["w"], atol=1e-5)
 
 
-def test_mistakes_are_named(tmp_path):
+def test_mistakes(tmp_path):
     with pytest.raises(InputError, match="twice"):
         post_hoc.weights([(1, 0.05), (1, 0.05)], 1, 0.05)
     for pairs, t in (([], 1), ([(0, 0.05)], 1), ([(1, 0.05)], -1)):

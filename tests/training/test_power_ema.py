@@ -46,7 +46,7 @@ def test_published_decay(width, beta, x64):
     np.testing.assert_allclose(1 - w, beta, rtol=0, atol=1e-12)
 
 
-def test_bad_widths_are_named():
+def test_mistakes_in_widths():
     for width in (0.0, -1.0, 0.3, math.nan):
         with pytest.raises(InputError, match=r"relative width is .* between 0 and 0\.2887"):
             ema.exponent(width)
@@ -194,7 +194,7 @@ def test_float16_files_and_what_does_not_fit_them(tmp_path):
     assert stored(tmp_path / "none") == []
 
 
-def test_mistakes_are_named(tmp_path, monkeypatch):
+def test_mistakes(tmp_path, monkeypatch):
     for options in ({"widths": ()}, {"every": 0}, {"dtype": "bfloat16"}):
         with pytest.raises(InputError, match="Snapshots got"):
             training.Snapshots(tmp_path, **{"widths": [0.05], "every": 1} | options)

@@ -155,7 +155,7 @@ def test_state_owns_its_arrays(key):
         (lambda p, k, b: jnp.mean(squared(p, k, b)), LINE, "per_example"),
     ],
 )
-def test_mistakes_are_named(key, loss, batch, message):
+def test_mistakes(key, loss, batch, message):
     state = training.init(key, jnp.zeros(3), optax.sgd(0.1))
     with pytest.raises(InputError, match=message):
         training.make_gradients(loss)(state, batch)

@@ -39,6 +39,7 @@ def test_it_learns(uninterrupted):
     assert (int(uninterrupted.step), int(uninterrupted.position)) == (40, 40 * BATCH)
 
 
+@pytest.mark.claim("a killed run continues to the same bits")
 def test_killed_and_run_again(tmp_path, uninterrupted):
     command = [sys.executable, str(SCRIPT), str(tmp_path), "40"]
     first = subprocess.Popen([*command, "0.05"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
