@@ -105,6 +105,32 @@ def test_a_side_column_imports_the_words_alone():
     assert not leans, leans
 
 
+def modules_imported(file):
+    """The full names of what a file imports of jaxdiff."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_a_recipe_imports_no_sibling_and_what_recipes_share_imports_no_recipe():
+    names = jaxdiff.recipes.__all__
+    found = []
+    for room, file in rooms():
+        inside = file.relative_to(ROOT).parts
+        own = inside[1].removesuffix(".py") if room == "recipes" and len(inside) > 1 else ""
+        if room not in ("runs", "domains") and own not in names:
+            continue
+        for module in modules_imported(file):
+            other = module.split(".")[2:3]
+            if module.startswith("jaxdiff.recipes.") and other != [own]:
+                found.append(f"{file.relative_to(ROOT)} imports {module}")
+            if room == "domains" and module.startswith("jaxdiff.runs"):
+                found.append(f"{file.relative_to(ROOT)} imports {module}")
+    assert not found, found
+
+
 def test_importing_jaxdiff_and_its_functions_loads_no_extra():
     core = [room for room, layer in LAYERS.items() if layer <= 3 and room in jaxdiff.__all__]
     program = (

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxdiff import data, domains, networks, training
+from jaxdiff import data, networks, training
 from jaxdiff.data.pipeline import Data
 from jaxdiff.errors import InputError
 from jaxdiff.runs.folder import remember
@@ -25,6 +25,7 @@ class Training(NamedTuple):
     config: Mapping[str, Any]
     train: Data
     held_out: Data
+    domain: Any
     objective: Callable[..., Any]
     parameters: Callable[[], Any]
     optimizer: optax.GradientTransformation
@@ -82,7 +83,7 @@ def fit(made: Training, folder: Path) -> training.Run:
 
     Raises InputError for a folder of a run of another identity; training.RunStopped when it cannot go on. What the step
     cannot be compiled for is found before the folder is taken."""
-    config, settings, domain = made.config, made.config["train"], domains.of(made.train)
+    config, settings, domain = made.config, made.config["train"], made.domain
     step = training.make_train_step(
         made.objective,
         made.optimizer,

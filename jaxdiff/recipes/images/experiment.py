@@ -31,9 +31,10 @@ def _put_together(config):
     config = complete(config)
     chosen, average = optimizer(config["train"], names.OPTIMIZERS)
     train, held_out = read(config)
-    made = architecture(config, domains.of(train))
-    loss = objective(config, made, train)
-    return Training(config, train, held_out, loss, made.parameters, chosen, average, identity(config)), made
+    domain = domains.of(train)
+    made = architecture(config, domain)
+    loss = objective(config, made, domain)
+    return Training(config, train, held_out, domain, loss, made.parameters, chosen, average, identity(config)), made
 
 
 def train(config: Config, workdir: str | Path) -> training.Run:

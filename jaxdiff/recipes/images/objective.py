@@ -8,7 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from jaxdiff import data, likelihood, losses, processes
+from jaxdiff import likelihood, losses, processes
+from jaxdiff.domains import Pixels
 from jaxdiff.errors import InputError
 from jaxdiff.recipes.images import names
 from jaxdiff.recipes.images.model import Architecture
@@ -40,21 +41,21 @@ class Seen(NamedTuple):
         return x0, cond
 
 
-def objective(config: Mapping[str, Any], made: Architecture, images: data.Images) -> Callable[..., Any]:
+def objective(config: Mapping[str, Any], made: Architecture, domain: Pixels) -> Callable[..., Any]:
     """(params, key, batch) -> losses, of a complete config; InputError for parts that do not fit each other.
 
     Where the process is learned, its ends are by the loss and its interior by the loss's variance
     (`likelihood.vdm_objective`)."""
     loss_row = resolve("loss_row", names.LOSS_ROWS, config["loss_row"], row=resolve("row", names.ROWS, config["row"]))
     weight = resolve("weight", names.WEIGHTS, config["weight"])
-    options = {"levels": images.levels, "row": loss_row, "weight": weight}
+    options = {"levels": domain.levels, "row": loss_row, "weight": weight}
     criterion = resolve("loss", names.LOSSES, config["loss"], **options)
     _agree(config, criterion, made.learns)
     law = resolve("times", names.TIMES, config["times"])
     seen = Seen(
         made.null,
         config["label_dropout"] if made.null else 0.0,
-        likelihood.dequantize.uniform(images.levels) if config["dequantize"] else None,
+        likelihood.dequantize.uniform(domain.levels) if config["dequantize"] else None,
         resolve("augment", names.AUGMENTATIONS, config["augment"]),
         bool(option(names.NETWORKS, config["network"], "dropout")),
     )

@@ -48,10 +48,11 @@ def _put_together(config):
     resolve("model", KINDS, config["model"], beside=load)
     chosen, average = optimizer(config["train"], names.OPTIMIZERS)
     train, held_out = read(config)
-    kind = architecture(config, domains.of(train))
-    loss = objective(kind, config, train.num_classes or None)
+    domain = domains.of(train)
+    kind = architecture(config, domain)
+    loss = objective(kind, config, len(domain.classes) or None)
     whose = identity(config) | _base_step(kind)
-    return Training(config, train, held_out, loss, _parameters(kind), chosen, average, whose), kind
+    return Training(config, train, held_out, domain, loss, _parameters(kind), chosen, average, whose), kind
 
 
 def train(config: Config, workdir: str | Path) -> training.Run:
@@ -61,7 +62,7 @@ def train(config: Config, workdir: str | Path) -> training.Run:
     A mistake in the config is found before the workdir is taken."""
     workdir = checked(workdir)
     made, kind = _put_together(config)
-    model(kind, config=made.config, domain=domains.of(made.train), params=None, folder=workdir).check()
+    model(kind, config=made.config, domain=made.domain, params=None, folder=workdir).check()
     return fit(made, workdir)
 
 
