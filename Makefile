@@ -26,6 +26,8 @@ demo: install
 	$(BIN)/jaxdiff evaluate --workdir=runs/digits
 	$(BIN)/jaxdiff report --workdir=runs/digits
 
+# A worker takes a run of neighbours, and steals the far half of another's: a file is hardly ever divided, and so what its
+# tests share is made once.
 test: install
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=worksteal $(PYTEST)
 
