@@ -3,7 +3,7 @@
     python tests/record.py OUT [group ...]    run the lines, write OUT/record.json and OUT/values.npz
     python tests/record.py --compare A B      a line for each difference, or "equal"; exit code 1 or 0
 
-Each of record_lines.py's runs in a process of its own, `python -m jaxdiff.cli`, on whatever jaxdiff PYTHONPATH names, in
+Each of record_lines.py's runs in its own process, `python -m jaxdiff.cli`, on whatever jaxdiff PYTHONPATH names, in
 a scratch folder where all paths are relative. After each, every file that it wrote or changed is described by its kind:
 an array by the SHA-256 of its bytes, JSON by its content, a page by its text and its pictures, a folder of checkpoints
 by the leaves of the newest. `values.npz` keeps the arrays themselves, so that a difference can be said in numbers.
