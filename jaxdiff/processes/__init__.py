@@ -21,7 +21,8 @@ from jaxdiff.processes.gaussian import (
     vp_between,
 )
 from jaxdiff.processes.linear import Linear, cld, linear
-from jaxdiff.processes.product import Process, Product
+from jaxdiff.processes.process import Process
+from jaxdiff.processes.product import Product
 
 __all__ = [
     "Augmented",

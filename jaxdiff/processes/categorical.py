@@ -12,6 +12,7 @@ belief is over the `vocab` data tokens, so nothing can believe in a mask. All of
 with one axis of tokens behind, in log space; probabilities that are impossible by structure are -inf."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -23,7 +24,8 @@ from jaxtyping import Array, Float, Int
 from jaxdiff import alphas
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast, concrete, known, require
-from jaxdiff.types import PRNGKey, Scalar, State, Time
+from jaxdiff.processes.process import as_struct
+from jaxdiff.types import Noise, PRNGKey, Scalar, State, Time
 
 Tokens = Int[Array, "..."]
 LogProbs = Float[Array, "... _"]
@@ -38,8 +40,8 @@ class Categorical(Protocol):
     def vocab(self) -> int: ...
     @property
     def states(self) -> int: ...
-    def prior(self, key: PRNGKey, shape_like: Any) -> State: ...
-    def perturb(self, key: PRNGKey, x0: State, t: Time) -> State: ...
+    def prior(self, key: PRNGKey, like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State: ...
+    def perturb(self, key: PRNGKey, x0: State, t: Time, *, noise: Noise = jax.random.normal) -> State: ...
     def log_limit(self) -> LogProbs: ...
     def log_marginal(self, log_p: LogProbs, t: Time) -> LogProbs: ...
     def log_ahead(self, z: Tokens, t: Time, s: Time | None) -> LogProbs: ...
@@ -88,6 +90,28 @@ def check_tokens(process: Categorical, x0: Any, name: str = "x0") -> Tokens:
         f"{process.vocab - 1} (the mask is no data)"
     )
     return require(x0, inside, message)
+
+
+LEFT = 1e-5
+"""The most of a token that rounding of a first time near 1 may leave."""
+
+
+def ids_like(shape_like: Any) -> jax.ShapeDtypeStruct:
+    """int32 of the shape of `shape_like`, whatever it says of the dtype."""
+    return jax.ShapeDtypeStruct(as_struct(shape_like).shape, jnp.int32)
+
+
+def nothing_left(left_at: Callable[..., Any], t: Time) -> None:
+    """Raises InputError for a known `t` at which more is left of the data than at t = 1, where `prior` is the law;
+    `left_at(t)` is a share of a token."""
+    if not concrete(t) or np.all(np.asarray(t) >= 1):
+        return
+    left = known(lambda at, t: at(as_array(t)) - at(as_array(1.0)), left_at, t)
+    if concrete(left) and np.max(np.asarray(left)) > LEFT:
+        raise InputError(
+            f"tokens got the first time t = {t}, where {np.max(np.asarray(left)):.3g} of the data are left, expected "
+            "t = 1: noise alone has no law there; start from data noised to it (perturb, or draw(..., x0=data))"
+        )
 
 
 class Share(eqx.Module):
@@ -177,13 +201,21 @@ class Mixing(eqx.Module):
         noise, t, s = self._at(t, s)
         return noise.kept(t, s.astype(t.dtype))
 
-    def prior(self, key: PRNGKey, shape_like: Any, t: Time = 1.0) -> State:
-        """Tokens that are all noise, of the law `log_limit`, in the shape of `shape_like`."""
-        shape = shape_like if isinstance(shape_like, tuple) else shape_like.shape
-        return self._noise(key, shape, self._masked_share())
+    def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
+        """int32 of the shape of `shape_like`."""
+        return ids_like(shape_like)
 
-    def perturb(self, key: PRNGKey, x0: State, t: Time) -> State:
-        """z_t: each token kept with probability alpha, else masked or drawn anew from the data tokens."""
+    def prior(self, key: PRNGKey, like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State:
+        """Tokens that are all noise, of the law `log_limit`, in the shape of `like`; from the key alone, whatever
+        `noise` is.
+
+        Raises InputError for a known t < 1 at which data are left."""
+        nothing_left(self.alpha, t)
+        return self._noise(key, self.like(like).shape, self._masked_share())
+
+    def perturb(self, key: PRNGKey, x0: State, t: Time, *, noise: Noise = jax.random.normal) -> State:
+        """z_t: each token kept with probability alpha, else masked or drawn anew from the data tokens; from the key
+        alone, whatever `noise` is."""
         _, mask, spread = self.masses(t)
         which, key = jax.random.split(key)
         # mode="high": float32's uniform numbers are whole multiples of 2^-23, too coarse for a rare event.

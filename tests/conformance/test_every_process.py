@@ -1,0 +1,187 @@
+"""Every process keeps the one protocol: it says the shape of its data, starts at any time with the law of perturb, and
+hands injected noise on; alone, and in a product of every two kinds."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from roster import ANY_PROCESS, KINDS, TOKENS
+from scipy import stats
+
+from jaxdiff import processes, samplers
+from jaxdiff.errors import InputError
+from jaxdiff.processes.categorical import Share
+
+every_process = pytest.mark.parametrize("name", ANY_PROCESS)
+every_pair = pytest.mark.parametrize(("one", "two"), [*itertools.combinations_with_replacement(KINDS, 2)])
+numbers = pytest.mark.parametrize("name", [name for name in ANY_PROCESS if name not in TOKENS])
+N = 20_000
+
+
+def nothing(name, shape=(N,)):
+    """The data of which nothing is left: 0, and any token."""
+    return jnp.full(shape, 1, jnp.int32) if name in TOKENS else jnp.zeros(shape)
+
+
+def first(name):
+    """A time to start at: for tokens the one where no data are left."""
+    return 1.0 if name in TOKENS else 0.5
+
+
+def ones(key, shape, dtype):
+    return jnp.ones(shape, dtype)
+
+
+def zeros(key, shape, dtype):
+    return jnp.zeros(shape, dtype)
+
+
+def same_law(name, x, y):
+    """Tokens by chi-squared; numbers by mean and covariance of the copies, within five standard errors of two draws."""
+    if name in TOKENS:
+        counts = np.stack([np.bincount(np.asarray(z), minlength=TOKENS[name]().states) for z in (x, y)])
+        counts = counts[:, counts.sum(0) > 20]
+        return counts.shape[1] == 1 or stats.chi2_contingency(counts).pvalue > 1e-6
+    x, y = (np.asarray(state, np.float64).reshape(-1, N) for state in (x, y))
+    (mean, cov), (other, cov_other) = ((state.mean(1), np.atleast_2d(np.cov(state))) for state in (x, y))
+    var = np.diag(cov_other)
+    near = abs(mean - other) <= 5 * np.sqrt(2 * var / N)
+    alike = abs(cov - cov_other) <= 5 * np.sqrt(2 * (np.outer(var, var) + cov_other**2) / N)
+    return near.all() and alike.all()
+
+
+def unrelated(x, y):
+    """Draws of one shape share nothing: rank correlation within five standard errors, ties or not."""
+    x, y = (np.asarray(state).reshape(-1, N)[0] for state in (x, y))
+    return x.std() == 0 or y.std() == 0 or abs(stats.spearmanr(x, y).statistic) < 5 / np.sqrt(N)
+
+
+@every_process
+def test_it_is_a_process_and_says_the_shape_of_its_data(name, key):
+    process = ANY_PROCESS[name]()
+    assert isinstance(process, processes.Process)
+    dtype = jnp.int32 if name in TOKENS else jnp.bfloat16
+    for shape_like in (jax.ShapeDtypeStruct((3, 2), jnp.bfloat16), jnp.zeros((3, 2), jnp.bfloat16)):
+        assert process.like(shape_like) == jax.ShapeDtypeStruct((3, 2), dtype)
+    like = process.like((3, 2))
+    assert like == jax.ShapeDtypeStruct((3, 2), jnp.int32 if name in TOKENS else jnp.float32)
+    x1, t = process.prior(key, (3, 2)), jnp.float32(1.0)
+    np.testing.assert_array_equal(x1, process.prior(key, like, t))
+    noisy = jax.eval_shape(lambda: process.perturb(key, jnp.zeros(like.shape, like.dtype), t))
+    assert (noisy.shape, noisy.dtype) == (x1.shape, x1.dtype)
+
+
+@every_process
+def test_starting_at_any_t_has_the_law_of_perturb(name, key):
+    """prior(t) is the law of perturb(x0, t) where nothing is left of x0: x0 = 0 at any t, and any token at t = 1."""
+    process = ANY_PROCESS[name]()
+    draw = jax.jit(lambda one, two, t: (process.prior(one, (N,), t), process.perturb(two, nothing(name), t)))
+    for t in (1.0,) if name in TOKENS else (1.0, 0.5, 0.03):
+        assert same_law(name, *draw(*jax.random.split(jax.random.fold_in(key, int(100 * t))), jnp.float32(t))), t
+
+
+@numbers
+def test_starting_at_any_t_is_perturbing_nothing_to_the_last_bit(name, key):
+    process = ANY_PROCESS[name]()
+    draw = jax.jit(lambda t: (process.prior(key, (5,), t), process.perturb(key, jnp.zeros(5), t)))
+    for t in (1.0, 0.7, 0.1, 1e-3, 0.0):
+        np.testing.assert_array_equal(*draw(jnp.float32(t)))
+
+
+@every_pair
+def test_a_product_starts_at_any_times_with_the_law_of_perturb(one, two, key):
+    product = processes.Product({"a": ANY_PROCESS[one](), "b": ANY_PROCESS[two]()})
+    names, t = {"a": one, "b": two}, {"a": first(one), "b": first(two)}
+    x0 = {leaf: nothing(name) for leaf, name in names.items()}
+    keys = jax.random.split(key)
+    x, y = jax.jit(lambda: (product.prior(keys[0], product.like(x0), t), product.perturb(keys[1], x0, t)))()
+    for leaf, name in names.items():
+        assert same_law(name, x[leaf], y[leaf]), leaf
+    assert unrelated(x["a"], x["b"])
+
+
+@every_pair
+def test_a_product_hands_injected_noise_on_and_tokens_ask_for_none(one, two, key):
+    names = {"a": one, "b": two}
+    product = processes.Product({leaf: ANY_PROCESS[name]() for leaf, name in names.items()})
+    x0 = {leaf: jnp.ones_like(nothing(name, (3,))) for leaf, name in names.items()}
+    plain = product.prior(key, x0), product.perturb(key, x0, 0.5)
+    for noise in (ones, zeros):
+        found = product.prior(key, x0, noise=noise), product.perturb(key, x0, 0.5, noise=noise)
+        for leaf, name in names.items():
+            process = product.parts[leaf]
+            exact = process.prior(key, x0[leaf], noise=noise), process.perturb(key, x0[leaf], 0.5, noise=noise)
+            for state, alone, default in zip(found, exact, plain, strict=True):
+                np.testing.assert_array_equal(state[leaf], default[leaf] if name in TOKENS else alone)
+
+
+def test_a_sampler_of_a_product_starts_at_its_first_time(key):
+    """... and not at t = 1: noise of standard deviation 40 in the middle of edm(80)."""
+    process = processes.Product({"x": processes.edm(80.0), "y": {"z": processes.vp()}})
+    stepper = samplers.product({"x": samplers.euler(process.parts["x"]), "y": {"z": samplers.euler(processes.vp())}})
+    sampler = samplers.Sampler(process, stepper, jnp.linspace(0.5, 0.0, 3))
+    x = sampler.start(key, {"x": jnp.zeros(N), "y": {"z": jnp.zeros(3)}})
+    assert abs(np.std(x["x"]) / 40 - 1) < 5 / np.sqrt(2 * N)
+    x0 = {"x": jnp.full(3, 2.0), "y": {"z": jnp.full(2, -1.0)}}
+    clean = sampler.renoise(key, x0, noise=zeros)
+    np.testing.assert_array_equal(clean["x"], x0["x"])
+    np.testing.assert_array_equal(clean["y"]["z"], processes.vp().scales(jnp.float32(0.5))[0] * x0["y"]["z"])
+
+
+def test_a_product_says_the_shape_of_its_data(key):
+    product = processes.Product({"x": processes.cld(), "y": {"z": processes.absorbing(4)}})
+    like = product.like({"x": (3,), "y": {"z": (2, 5)}})
+    assert like["x"] == jax.ShapeDtypeStruct((3,), jnp.float32)
+    assert like["y"]["z"] == jax.ShapeDtypeStruct((2, 5), jnp.int32)
+    assert jax.tree.map(jnp.shape, product.prior(key, like)) == {"x": (2, 3), "y": {"z": (2, 5)}}
+    for act in (product.like, lambda tree: product.prior(key, tree), lambda tree: product.perturb(key, tree, 0.5)):
+        with pytest.raises(InputError, match=r"expected one leaf for each of \['x'\], \['y'\]\['z'\]"):
+            act({"x": jnp.zeros(3)})
+
+
+class Early(eqx.Module):
+    """All is lost at t = 1/2."""
+
+    def __call__(self, t):
+        return 1 - self.rest(t)
+
+    def rest(self, t):
+        return jnp.minimum(2 * t, jnp.ones_like(t))
+
+    def time_of(self, rest):
+        return rest / 2
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_tokens_start_where_no_data_are_left_or_not_at_all(name, key):
+    process = TOKENS[name]()
+    for t in (0.5, np.float32(0.9), jnp.float32(0.95)):
+        with pytest.raises(InputError, match="of the data are left, expected t = 1: noise alone has no law there"):
+            process.prior(key, (3,), t)
+    np.testing.assert_array_equal(process.prior(key, (3,), np.nextafter(np.float32(1), np.float32(0))),
+                                  process.prior(key, (3,)))  # fmt: skip
+    stepper = samplers.categorical.draw(samplers.categorical.ancestral(process))
+    sampler = samplers.Sampler(process, stepper, jnp.linspace(0.5, 0.0, 3))
+    for start in (
+        lambda: sampler.start(key, (3,)),
+        lambda: jax.jit(lambda key: sampler.start(key, (3,)))(key),
+        lambda: samplers.draw(key, 2, lambda cond: None, sampler, (3,)),
+    ):
+        with pytest.raises(InputError, match="expected t = 1: noise alone"):
+            start()
+    np.testing.assert_array_equal(sampler.renoise(key, jnp.array([0, 1])), process.perturb(key, jnp.array([0, 1]), 0.5))
+
+
+def test_tokens_start_early_where_all_is_lost_early(key):
+    process = processes.Mixing(4, True, True, Share(Early(), 0.3))
+    one, two = jax.random.split(key)
+    counts = [
+        np.bincount(np.asarray(z), minlength=5)
+        for z in (process.prior(one, (N,), 0.5), process.perturb(two, jnp.full(N, 2), 0.5))
+    ]
+    assert stats.chi2_contingency(counts).pvalue > 1e-6
+    with pytest.raises(InputError, match=r"t = 0.25, where 0.5 of the data are left"):
+        process.prior(key, (N,), 0.25)
