@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int
 from jaxdiff import alphas
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast, concrete, known, require
+from jaxdiff.numerics.picks import pick
 from jaxdiff.processes.process import as_struct
 from jaxdiff.types import Noise, PRNGKey, Scalar, State, Time
 
@@ -221,6 +222,23 @@ class Mixing(eqx.Module):
         # mode="high": float32's uniform numbers are whole multiples of 2^-23, too coarse for a rare event.
         lost = jax.random.bernoulli(which, mask + spread, x0.shape, mode="high")
         return jnp.where(lost, self._noise(key, x0.shape, mask / _above_0(mask + spread)), x0)
+
+    def bridge(self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal) -> State:
+        """z_s ~ q(z_s | z_t = x, x0), s < t; from the key alone, whatever `noise` is.
+
+        The law is proportional to (keep [z_s = z] + came(z)) (alpha_s [z_s = x0] + noise_s(z_s)). Each product of terms
+        is one kind of draw (stay, x0, mask, uniform), so that three numbers a token decide, whatever the vocabulary."""
+        t = as_array(t)
+        s = as_array(s).astype(t.dtype)
+        (keep, mask, spread), (alpha_s, mask_s, spread_s) = self.kept(t, s), self.masses(s)
+        hidden = (x == self.vocab) & self.masked
+        came = jnp.where(hidden, mask, spread / self.vocab)  # x as noise that came between s and t
+        old = jnp.where(hidden, mask_s, spread_s / self.vocab)  # x as noise that was there at s
+        stay = keep * (old + alpha_s * (x == x0).astype(t.dtype))
+        kinds = stay, came * alpha_s * jnp.ones_like(stay), came * mask_s, came * spread_s
+        kind = pick(key, jnp.log(jnp.stack(kinds, -1)))
+        anew = jax.random.randint(jax.random.fold_in(key, 1), x.shape, 0, self.vocab, x.dtype)
+        return jnp.select([kind == 0, kind == 1, kind == 2], [x, x0, jnp.full_like(x, self.vocab)], anew)
 
     def _masked_share(self):
         _, mask, spread = self.masses(1.0)

@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 from jaxdiff import alphas
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast
-from jaxdiff.processes.categorical import LogProbs, Tokens, ids_like, nothing_left, one_hot_logs
+from jaxdiff.numerics.picks import move
+from jaxdiff.processes.categorical import LogProbs, Tokens, ids_like, log_posterior, nothing_left, one_hot_logs
 from jaxdiff.types import Noise, PRNGKey, State, Time
 
 TERMS = 20
@@ -78,6 +79,11 @@ class Chain(eqx.Module):
         """z_t, drawn from the rows of `transition(t)`; from the key alone, whatever `noise` is."""
         logs = jnp.log(self.transition(t))[x0]
         return jax.random.categorical(key, logs, mode="high").astype(x0.dtype)
+
+    def bridge(self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal) -> State:
+        """z_s ~ q(z_s | z_t = x, x0), s < t; from the key alone, whatever `noise` is."""
+        given = one_hot_logs(x0, self.vocab, as_array(t).dtype)
+        return move(key, log_posterior(self, given, x, t, s), x)
 
     def _left(self, t):
         """The most that a token's law still differs from the limit, in one state."""

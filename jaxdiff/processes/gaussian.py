@@ -82,6 +82,12 @@ class Gaussian(eqx.Module):
         """One example's shape and dtype, those of `shape_like`: an array, a shape, or a `jax.ShapeDtypeStruct`."""
         return as_struct(shape_like)
 
+    def bridge(self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal) -> State:
+        """x_s ~ p(x_s | x_t = x, x0), s < t, with fresh noise: a draw from `posterior`."""
+        x, t = aligned(x, t)
+        mean, std = self.posterior(x, x0, t, as_array(s).astype(t.dtype))
+        return mean + std * noise(key, x.shape, x.dtype)
+
     def prior(self, key: PRNGKey, like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State:
         """x at t = 1 (or where else sampling starts), drawn from N(0, sigma(t)^2) in the shape and dtype of `like`."""
         like = self.like(like)

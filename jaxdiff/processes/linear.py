@@ -101,6 +101,12 @@ class Linear(eqx.Module):
         x0 = jnp.asarray(x0)
         return outer(mean_s, x0) + act(gain, x - outer(mean, x0)), spread.astype(x.dtype)
 
+    def bridge(self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal) -> State:
+        """X_s ~ p(X_s | X_t = x, x0), s < t, with fresh noise: a draw from `posterior`."""
+        x, t = self._state(x, t)
+        mean, spread = self.posterior(x, x0, t, s)
+        return mean + act(spread, noise(key, x.shape, x.dtype))
+
     def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
         """The shape and dtype of one example's data, those of `shape_like`; a state has an axis of copies in front."""
         return as_struct(shape_like)

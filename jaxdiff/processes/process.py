@@ -24,6 +24,15 @@ class Process(Protocol):
     def perturb(self, key: PRNGKey, x0: State, t: Time, *, noise: Noise = jax.random.normal) -> State: ...
 
 
+@runtime_checkable
+class Bridged(Protocol):
+    """A process that draws x_s ~ p(x_s | x_t = x, x0), s < t: DDPM's step back, with the data known."""
+
+    def bridge(
+        self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal
+    ) -> State: ...
+
+
 def is_process(node: Any) -> bool:
     return isinstance(node, Process)
 

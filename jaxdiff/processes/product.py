@@ -39,6 +39,15 @@ class Product(eqx.Module):
         """x_t leaf by leaf, all with the injected `noise`."""
         return self._each(lambda p, k, x, u: p.perturb(k, x, u, noise=noise), self._keys(key), x0, self.times(t))
 
+    def bridge(
+        self, key: PRNGKey, x: State, x0: State, t: PyTree[Any], s: PyTree[Any], *, noise: Noise = jax.random.normal
+    ) -> State:
+        """x_s ~ p(x_s | x_t = x, x0) leaf by leaf, all with the injected `noise`."""
+        return self._each(
+            lambda p, k, x, x0, t, s: p.bridge(k, x, x0, t, s, noise=noise),
+            self._keys(key), x, x0, self.times(t), self.times(s),
+        )  # fmt: skip
+
     def times(self, t: PyTree[Any]) -> PyTree[Any]:
         """`t`, or a tree prefix of times, as one time a leaf."""
         form = self._form()

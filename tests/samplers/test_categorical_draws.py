@@ -14,8 +14,8 @@ from toys import LAW, ORACLE, PROCESSES, N, p_value
 
 from jaxdiff import beliefs, oracles, processes, samplers
 from jaxdiff.errors import InputError
+from jaxdiff.numerics.picks import happens
 from jaxdiff.samplers import categorical
-from jaxdiff.samplers.categorical.draws import happens
 
 TS = jnp.linspace(1.0, 0.0, 6)
 COUNT = 10_000
