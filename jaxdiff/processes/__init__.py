@@ -21,11 +21,12 @@ from jaxdiff.processes.gaussian import (
     vp_between,
 )
 from jaxdiff.processes.linear import Linear, cld, linear
-from jaxdiff.processes.process import Bridged, Process
+from jaxdiff.processes.process import Believed, Bridged, Process
 from jaxdiff.processes.product import Product
 
 __all__ = [
     "Augmented",
+    "Believed",
     "Bridged",
     "Categorical",
     "Chain",

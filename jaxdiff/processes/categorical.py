@@ -25,29 +25,36 @@ from jaxdiff import alphas
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast, concrete, known, require
 from jaxdiff.numerics.picks import pick
-from jaxdiff.processes.process import as_struct
-from jaxdiff.types import Noise, PRNGKey, Scalar, State, Time
+from jaxdiff.processes.meanings import Vocabulary, about_tokens
+from jaxdiff.processes.process import Believed, Bridged, Process, as_struct
+from jaxdiff.types import Belief, Noise, PRNGKey, Scalar, State, Time
 
 Tokens = Int[Array, "..."]
 LogProbs = Float[Array, "... _"]
 
 
 @runtime_checkable
-class Categorical(Protocol):
-    """A Markov process on tokens. `log_marginal(log_p, t)`: log q(z_t) when x0 ~ p. `log_ahead(z, t, s)`: log q(z_t =
-    z | z_s = y) for every state y. `log_inflow(z, t)`: the log-rate from every state y into z, -inf at y = z."""
+class Transitions(Protocol):
+    """How tokens move. `log_ahead(z, t, s)`: log q(z_t = z | z_s = y) for every state y; of x0 = y where s is None.
+    `log_inflow(z, t)`: the log-rate from every state y into z, -inf at y = z."""
 
-    @property
-    def vocab(self) -> int: ...
-    @property
-    def states(self) -> int: ...
-    def prior(self, key: PRNGKey, like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State: ...
-    def perturb(self, key: PRNGKey, x0: State, t: Time, *, noise: Noise = jax.random.normal) -> State: ...
-    def log_limit(self) -> LogProbs: ...
-    def log_marginal(self, log_p: LogProbs, t: Time) -> LogProbs: ...
     def log_ahead(self, z: Tokens, t: Time, s: Time | None) -> LogProbs: ...
     def log_inflow(self, z: Tokens, t: Time) -> LogProbs: ...
+
+
+@runtime_checkable
+class Marginals(Protocol):
+    """What tokens become. `log_marginal(log_p, t)`: log q(z_t) when x0 ~ p. `unmixed(log_q, t)`: the log p of which
+    log q is that. `log_limit()`: the noise that is left at t = 1."""
+
+    def log_marginal(self, log_p: LogProbs, t: Time) -> LogProbs: ...
     def unmixed(self, log_q: LogProbs, t: Time) -> LogProbs: ...
+    def log_limit(self) -> LogProbs: ...
+
+
+@runtime_checkable
+class Categorical(Process, Bridged, Believed, Vocabulary, Transitions, Marginals, Protocol):
+    """A Markov process on tokens: all of these, and nothing of its own."""
 
 
 def log_likelihood(process: Categorical, z: Tokens, t: Time) -> LogProbs:
@@ -76,7 +83,7 @@ def normalized(logs: LogProbs, otherwise: LogProbs) -> LogProbs:
     return jnp.where(nothing, otherwise, jax.nn.log_softmax(jnp.where(nothing, jnp.zeros_like(logs), logs), -1))
 
 
-def check_tokens(process: Categorical, x0: Any, name: str = "x0") -> Tokens:
+def check_tokens(process: Vocabulary, x0: Any, name: str = "x0") -> Tokens:
     """`x0` as whole numbers in 0 .. vocab - 1. Raises InputError for other dtypes and tokens outside the vocabulary."""
     if not jnp.issubdtype(jnp.result_type(x0), jnp.integer):
         raise InputError(
@@ -201,6 +208,10 @@ class Mixing(eqx.Module):
         """(alpha, mask, spread) of q(z_t | z_s), s < t."""
         noise, t, s = self._at(t, s)
         return noise.kept(t, s.astype(t.dtype))
+
+    def believed(self, belief: Any, x: State) -> Belief:
+        """`belief`, refused when it is no Posterior, LeaveOneOut or Score of the tokens x."""
+        return about_tokens(self, belief, x)
 
     def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
         """int32 of the shape of `shape_like`."""

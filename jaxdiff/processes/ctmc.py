@@ -20,7 +20,8 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast
 from jaxdiff.numerics.picks import move
 from jaxdiff.processes.categorical import LogProbs, Tokens, ids_like, log_posterior, nothing_left, one_hot_logs
-from jaxdiff.types import Noise, PRNGKey, State, Time
+from jaxdiff.processes.meanings import about_tokens
+from jaxdiff.types import Belief, Noise, PRNGKey, State, Time
 
 TERMS = 20
 """Of the series, for h rate <= 1/2: the next is 2^-20 / 20!, below float64's precision."""
@@ -62,6 +63,10 @@ class Chain(eqx.Module):
         first = jnp.exp(-h) * jnp.eye(self.states, dtype=t.dtype)
         (_, total), _ = jax.lax.scan(add, (first, first), jnp.arange(1, TERMS, dtype=t.dtype))
         return jax.lax.fori_loop(0, self.halvings, lambda _, p: p @ p, total)
+
+    def believed(self, belief: Any, x: State) -> Belief:
+        """`belief`, refused when it is no Posterior, LeaveOneOut or Score of the tokens x."""
+        return about_tokens(self, belief, x)
 
     def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
         """int32 of the shape of `shape_like`."""

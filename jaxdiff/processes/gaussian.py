@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from jaxdiff import schedules
 from jaxdiff.numerics import aligned, as_array, cast
-from jaxdiff.processes.process import as_struct
+from jaxdiff.processes.process import about_numbers, as_struct
 from jaxdiff.types import Belief, Noise, PRNGKey, Scalar, State, Time
 
 
@@ -77,6 +77,10 @@ class Gaussian(eqx.Module):
         keep = alpha * sigma_s / (alpha_s * sigma)
         fresh = jnp.clip(1 - keep**2, min=0)  # v / sigma_t^2; rounding may leave it below 0 as s -> t
         return keep * (sigma_s / sigma) * x + fresh * alpha_s * x0, sigma_s * jnp.sqrt(fresh)
+
+    def believed(self, belief: Any, x: State) -> Belief:
+        """`belief`, refused when it is not an array like x."""
+        return about_numbers(belief, x, x)
 
     def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
         """One example's shape and dtype, those of `shape_like`: an array, a shape, or a `jax.ShapeDtypeStruct`."""

@@ -22,7 +22,7 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import aligned, as_array, cast, concrete, known, partial
 from jaxdiff.numerics.small import act, carry, outer, root, solve, times, whiten
 from jaxdiff.processes.motion import REACH, Critical, Matrices, Motion, matrix_of, symmetric
-from jaxdiff.processes.process import as_struct
+from jaxdiff.processes.process import about_numbers, as_struct
 from jaxdiff.types import Belief, Noise, PRNGKey, Scalar, State, Time
 
 
@@ -106,6 +106,10 @@ class Linear(eqx.Module):
         x, t = self._state(x, t)
         mean, spread = self.posterior(x, x0, t, s)
         return mean + act(spread, noise(key, x.shape, x.dtype))
+
+    def believed(self, belief: Any, x: State) -> Belief:
+        """`belief`, refused when it is not an array like the data in x."""
+        return about_numbers(belief, x, self.data(x), "the data in x")
 
     def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
         """The shape and dtype of one example's data, those of `shape_like`; a state has an axis of copies in front."""

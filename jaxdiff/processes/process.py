@@ -6,7 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.types import Noise, PRNGKey, State, Time
+from jaxdiff.errors import InputError
+from jaxdiff.types import Belief, Noise, PRNGKey, State, Time
 
 
 @runtime_checkable
@@ -31,6 +32,26 @@ class Bridged(Protocol):
     def bridge(
         self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal
     ) -> State: ...
+
+
+@runtime_checkable
+class Believed(Protocol):
+    """A process that knows what can be believed of its data: `believed(belief, x)` is `belief`, or the InputError that
+    says why it cannot be one about the clean data of the state `x`."""
+
+    def believed(self, belief: Any, x: State) -> Belief: ...
+
+
+def about_numbers(belief: Any, x: Any, data: Any, name: str = "x") -> Belief:
+    """`belief`, refused when it is not an array like `data`, which is x or, as `name` says, a part of it."""
+    shape, dtype = getattr(belief, "shape", None), getattr(belief, "dtype", None)
+    if shape != data.shape or dtype != data.dtype:
+        got = f"{dtype} of shape {shape}" if shape is not None else f"a {type(belief).__name__}"
+        raise InputError(
+            f"the denoiser returned {got} for x of {x.dtype} and shape {x.shape}; expected E[x0 | x_t], an array "
+            f"like {name}: a denoiser is written for one example, and keeps its dtype"
+        )
+    return belief
 
 
 def is_process(node: Any) -> bool:

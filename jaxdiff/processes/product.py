@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import keys_of
 from jaxdiff.processes.process import is_process
-from jaxdiff.types import Noise, PRNGKey, State
+from jaxdiff.types import Belief, Noise, PRNGKey, State
 
 
 class Product(eqx.Module):
@@ -47,6 +47,11 @@ class Product(eqx.Module):
             lambda p, k, x, x0, t, s: p.bridge(k, x, x0, t, s, noise=noise),
             self._keys(key), x, x0, self.times(t), self.times(s),
         )  # fmt: skip
+
+    def believed(self, belief: Any, x: State) -> Belief:
+        """`belief`, a tree of the product's form with each leaf about its own part of the state; refused when one is
+        not."""
+        return self._each(lambda p, belief, x: p.believed(belief, x), belief, x)
 
     def times(self, t: PyTree[Any]) -> PyTree[Any]:
         """`t`, or a tree prefix of times, as one time a leaf."""

@@ -1,5 +1,5 @@
-"""Every process keeps the one protocol: it says the shape of its data, starts at any time with the law of perturb, and
-hands injected noise on; alone, and in a product of every two kinds."""
+"""Every process keeps the one protocol: it says the shape of its data, starts at any time with the law of perturb,
+bridges by Chapman and Kolmogorov, checks a belief, and hands injected noise on; alone, and in a product of each two."""
 
 import itertools
 
@@ -11,9 +11,9 @@ import pytest
 from roster import ANY_PROCESS, KINDS, TOKENS
 from scipy import stats
 
-from jaxdiff import processes, samplers
+from jaxdiff import beliefs, processes, samplers
 from jaxdiff.errors import InputError
-from jaxdiff.processes.categorical import Share
+from jaxdiff.processes import categorical, meanings
 
 every_process = pytest.mark.parametrize("name", ANY_PROCESS)
 every_pair = pytest.mark.parametrize(("one", "two"), [*itertools.combinations_with_replacement(KINDS, 2)])
@@ -214,7 +214,7 @@ def test_tokens_start_where_no_data_are_left_or_not_at_all(name, key):
 
 
 def test_tokens_start_early_where_all_is_lost_early(key):
-    process = processes.Mixing(4, True, True, Share(Early(), 0.3))
+    process = processes.Mixing(4, True, True, categorical.Share(Early(), 0.3))
     one, two = jax.random.split(key)
     counts = [
         np.bincount(np.asarray(z), minlength=5)
@@ -223,3 +223,49 @@ def test_tokens_start_early_where_all_is_lost_early(key):
     assert stats.chi2_contingency(counts)[1] > 1e-6
     with pytest.raises(InputError, match=r"t = 0.25, where 0.5 of the data are left"):
         process.prior(key, (N,), 0.25)
+
+
+def belief_of(name, shape):
+    return beliefs.Posterior(jnp.zeros((*shape, 4))) if name in TOKENS else jnp.zeros(shape)
+
+
+@every_process
+def test_a_process_checks_the_belief_about_its_data(name, key):
+    process = ANY_PROCESS[name]()
+    assert isinstance(process, processes.Believed)
+    x = process.perturb(key, nothing(name, (3,)), 0.5)
+    belief = belief_of(name, (3,))
+    assert process.believed(belief, x) is belief
+    wrong = [belief_of(name, (2,)), beliefs.Score(jnp.zeros((3, 9))), "zero", None]
+    wrong += [jnp.zeros((3, 4))] if name in TOKENS else [jnp.zeros(3, jnp.bfloat16), jnp.zeros((1, 3))]
+    for said in wrong:
+        with pytest.raises(InputError, match=r"the denoiser returned .*expected"):
+            process.believed(said, x)
+
+
+@every_pair
+def test_a_product_checks_the_belief_about_each_leaf(one, two, key):
+    names = {"a": one, "b": two}
+    product = processes.Product({leaf: ANY_PROCESS[name]() for leaf, name in names.items()})
+    x = product.perturb(key, {leaf: nothing(name, (3,)) for leaf, name in names.items()}, 0.5)
+    belief = {leaf: belief_of(name, (3,)) for leaf, name in names.items()}
+    said = product.believed(belief, x)
+    assert all(said[leaf] is belief[leaf] for leaf in names)
+    for leaf, name in names.items():
+        with pytest.raises(InputError, match="the denoiser returned"):
+            product.believed(belief | {leaf: belief_of(name, (2,))}, x)
+    with pytest.raises(InputError, match="expected one leaf for each of"):
+        product.believed({"a": belief["a"]}, x)
+
+
+PROTOCOLS = [
+    word for word in {**vars(processes), **vars(categorical), **vars(meanings)}.values()
+    if isinstance(word, type) and getattr(word, "_is_protocol", False) and word.__module__.startswith("jaxdiff")
+]  # fmt: skip
+
+
+def test_a_protocol_has_at_most_three_members():
+    own = {word.__name__: [name for name in vars(word) if not name.startswith("_")] for word in PROTOCOLS}
+    assert own["Process"] == ["like", "prior", "perturb"]
+    assert own["Categorical"] == []  # all it needs has a name of its own
+    assert all(len(members) <= 3 for members in own.values()), own
