@@ -16,50 +16,24 @@ certain, and the leave-one-out belief cannot be had from it: nothing asks for th
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from jaxdiff.errors import InputError
 from jaxdiff.processes.categorical import Categorical, LogProbs, Tokens, log_likelihood, normalized
+from jaxdiff.processes.meanings import Belief, LeaveOneOut, Posterior, Score
 from jaxdiff.types import Denoiser, Time
 
 __all__ = ["LeaveOneOut", "Posterior", "Score", "believe", "leave_one_out", "posterior", "score"]
 
 
-class Posterior(eqx.Module):
-    """logits of p(x0^l | z_t), (..., vocab)."""
-
-    logits: Float[Array, "... vocab"]
-
-
-class LeaveOneOut(eqx.Module):
-    """logits of p(x0^l | z_t without its l-th token), (..., vocab)."""
-
-    logits: Float[Array, "... vocab"]
-
-
-class Score(eqx.Module):
-    """log p_t(z with y at l) - log p_t(z), (..., states), up to a constant a token: what is said of z itself is
-    subtracted."""
-
-    log_ratios: Float[Array, "... states"]
-
-
-Belief = Posterior | LeaveOneOut | Score
-
-
 def believe(process: Categorical, denoise: Denoiser, z: Tokens, t: Time) -> Belief:
     """denoise(z, t), refused when it is not a belief about z on the process's tokens."""
-    belief = denoise(z, t)
-    _check(process, belief, z)
-    return belief
+    return process.believed(denoise(z, t), z)
 
 
 def leave_one_out(process: Categorical, belief: Any, z: Tokens, t: Time) -> LogProbs:
     """log p(x0^l | z_t without its l-th token), (..., vocab), of any belief."""
-    _check(process, belief, z)
+    process.believed(belief, z)
     if isinstance(belief, LeaveOneOut):
         return jax.nn.log_softmax(belief.logits, -1)
     if isinstance(belief, Score):
@@ -76,7 +50,7 @@ def posterior(process: Categorical, belief: Any, z: Tokens, t: Time) -> LogProbs
     certain."""
     seen = log_likelihood(process, z, t)
     if isinstance(belief, Posterior):
-        _check(process, belief, z)
+        process.believed(belief, z)
         logs, seen = jax.nn.log_softmax(belief.logits, -1), jnp.where(jnp.isneginf(seen), -jnp.inf, 0)
     else:
         logs = leave_one_out(process, belief, z, t)
@@ -86,22 +60,8 @@ def posterior(process: Categorical, belief: Any, z: Tokens, t: Time) -> LogProbs
 def score(process: Categorical, belief: Any, z: Tokens, t: Time) -> LogProbs:
     """log p_t(z with y at l) - log p_t(z), (..., states), of any belief."""
     if isinstance(belief, Score):
-        _check(process, belief, z)
+        process.believed(belief, z)
         logs = belief.log_ratios
     else:
         logs = process.log_marginal(leave_one_out(process, belief, z, t), t)
     return logs - jnp.take_along_axis(logs, z[..., None], -1)
-
-
-def _check(process, belief, z):
-    if not isinstance(belief, Posterior | LeaveOneOut | Score):
-        raise InputError(
-            f"the denoiser returned a {type(belief).__name__}, expected a belief about tokens: wrap its logits in "
-            "beliefs.Posterior (a network trained by cross-entropy), beliefs.LeaveOneOut or beliefs.Score"
-        )
-    array, n = (belief.log_ratios, process.states) if isinstance(belief, Score) else (belief.logits, process.vocab)
-    if array.shape != (*z.shape, n):
-        raise InputError(
-            f"the denoiser returned a {type(belief).__name__} of shape {array.shape} for tokens of shape {z.shape}; "
-            f"expected {(*z.shape, n)}: one example, {'states' if isinstance(belief, Score) else 'data tokens'} last"
-        )

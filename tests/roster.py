@@ -30,6 +30,17 @@ TOKEN_PROCESSES = {
 }
 """Name -> the process on tokens of a vocabulary."""
 
+LINEAR_PROCESSES = {
+    "cld": processes.cld,
+    "underdamped": lambda: processes.cld(friction=0.3),
+    "linear": lambda: processes.linear([[-0.5]], [[1.0]], beta=8.0),
+}
+
+TOKENS = {name: lambda make=make: make(4) for name, make in TOKEN_PROCESSES.items()}
+ANY_PROCESS = PROCESSES | LINEAR_PROCESSES | TOKENS
+KINDS = ("vp", "edm", "cld", "absorbing", "hybrid", "ctmc")
+"""Names in ANY_PROCESS of every kind of process, for what is proven of each two."""
+
 ROWS = {
     "noise": parameterizations.noise,
     "data": parameterizations.data,

@@ -21,10 +21,13 @@ from jaxdiff.processes.gaussian import (
     vp_between,
 )
 from jaxdiff.processes.linear import Linear, cld, linear
-from jaxdiff.processes.product import Process, Product
+from jaxdiff.processes.process import Believed, Bridged, Process
+from jaxdiff.processes.product import Product
 
 __all__ = [
     "Augmented",
+    "Believed",
+    "Bridged",
     "Categorical",
     "Chain",
     "Diffusing",

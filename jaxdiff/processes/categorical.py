@@ -12,6 +12,7 @@ belief is over the `vocab` data tokens, so nothing can believe in a mask. All of
 with one axis of tokens behind, in log space; probabilities that are impossible by structure are -inf."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -23,28 +24,37 @@ from jaxtyping import Array, Float, Int
 from jaxdiff import alphas
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast, concrete, known, require
-from jaxdiff.types import PRNGKey, Scalar, State, Time
+from jaxdiff.numerics.picks import pick
+from jaxdiff.processes.meanings import Vocabulary, about_tokens
+from jaxdiff.processes.process import Believed, Bridged, Process, as_struct
+from jaxdiff.types import Belief, Noise, PRNGKey, Scalar, State, Time
 
 Tokens = Int[Array, "..."]
 LogProbs = Float[Array, "... _"]
 
 
 @runtime_checkable
-class Categorical(Protocol):
-    """A Markov process on tokens. `log_marginal(log_p, t)`: log q(z_t) when x0 ~ p. `log_ahead(z, t, s)`: log q(z_t =
-    z | z_s = y) for every state y. `log_inflow(z, t)`: the log-rate from every state y into z, -inf at y = z."""
+class Transitions(Protocol):
+    """How tokens move. `log_ahead(z, t, s)`: log q(z_t = z | z_s = y) for every state y; of x0 = y where s is None.
+    `log_inflow(z, t)`: the log-rate from every state y into z, -inf at y = z."""
 
-    @property
-    def vocab(self) -> int: ...
-    @property
-    def states(self) -> int: ...
-    def prior(self, key: PRNGKey, shape_like: Any) -> State: ...
-    def perturb(self, key: PRNGKey, x0: State, t: Time) -> State: ...
-    def log_limit(self) -> LogProbs: ...
-    def log_marginal(self, log_p: LogProbs, t: Time) -> LogProbs: ...
     def log_ahead(self, z: Tokens, t: Time, s: Time | None) -> LogProbs: ...
     def log_inflow(self, z: Tokens, t: Time) -> LogProbs: ...
+
+
+@runtime_checkable
+class Marginals(Protocol):
+    """What tokens become. `log_marginal(log_p, t)`: log q(z_t) when x0 ~ p. `unmixed(log_q, t)`: the log p of which
+    log q is that. `log_limit()`: the noise that is left at t = 1."""
+
+    def log_marginal(self, log_p: LogProbs, t: Time) -> LogProbs: ...
     def unmixed(self, log_q: LogProbs, t: Time) -> LogProbs: ...
+    def log_limit(self) -> LogProbs: ...
+
+
+@runtime_checkable
+class Categorical(Process, Bridged, Believed, Vocabulary, Transitions, Marginals, Protocol):
+    """A Markov process on tokens: all of these, and nothing of its own."""
 
 
 def log_likelihood(process: Categorical, z: Tokens, t: Time) -> LogProbs:
@@ -73,7 +83,7 @@ def normalized(logs: LogProbs, otherwise: LogProbs) -> LogProbs:
     return jnp.where(nothing, otherwise, jax.nn.log_softmax(jnp.where(nothing, jnp.zeros_like(logs), logs), -1))
 
 
-def check_tokens(process: Categorical, x0: Any, name: str = "x0") -> Tokens:
+def check_tokens(process: Vocabulary, x0: Any, name: str = "x0") -> Tokens:
     """`x0` as whole numbers in 0 .. vocab - 1. Raises InputError for other dtypes and tokens outside the vocabulary."""
     if not jnp.issubdtype(jnp.result_type(x0), jnp.integer):
         raise InputError(
@@ -88,6 +98,28 @@ def check_tokens(process: Categorical, x0: Any, name: str = "x0") -> Tokens:
         f"{process.vocab - 1} (the mask is no data)"
     )
     return require(x0, inside, message)
+
+
+LEFT = 1e-5
+"""The most of a token that rounding of a first time near 1 may leave."""
+
+
+def ids_like(shape_like: Any) -> jax.ShapeDtypeStruct:
+    """int32 of the shape of `shape_like`, whatever it says of the dtype."""
+    return jax.ShapeDtypeStruct(as_struct(shape_like).shape, jnp.int32)
+
+
+def nothing_left(left_at: Callable[..., Any], t: Time) -> None:
+    """Raises InputError for a known `t` at which more is left of the data than at t = 1, where `prior` is the law;
+    `left_at(t)` is a share of a token."""
+    if not concrete(t) or np.all(np.asarray(t) >= 1):
+        return
+    left = known(lambda at, t: at(as_array(t)) - at(as_array(1.0)), left_at, t)
+    if concrete(left) and np.max(np.asarray(left)) > LEFT:
+        raise InputError(
+            f"tokens got the first time t = {t}, where {np.max(np.asarray(left)):.3g} of the data are left, expected "
+            "t = 1: noise alone has no law there; start from data noised to it (perturb, or draw(..., x0=data))"
+        )
 
 
 class Share(eqx.Module):
@@ -177,18 +209,47 @@ class Mixing(eqx.Module):
         noise, t, s = self._at(t, s)
         return noise.kept(t, s.astype(t.dtype))
 
-    def prior(self, key: PRNGKey, shape_like: Any, t: Time = 1.0) -> State:
-        """Tokens that are all noise, of the law `log_limit`, in the shape of `shape_like`."""
-        shape = shape_like if isinstance(shape_like, tuple) else shape_like.shape
-        return self._noise(key, shape, self._masked_share())
+    def believed(self, belief: Any, x: State) -> Belief:
+        """`belief`, refused when it is no Posterior, LeaveOneOut or Score of the tokens x."""
+        return about_tokens(self, belief, x)
 
-    def perturb(self, key: PRNGKey, x0: State, t: Time) -> State:
-        """z_t: each token kept with probability alpha, else masked or drawn anew from the data tokens."""
+    def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
+        """int32 of the shape of `shape_like`."""
+        return ids_like(shape_like)
+
+    def prior(self, key: PRNGKey, like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State:
+        """Tokens that are all noise, of the law `log_limit`, in the shape of `like`; from the key alone, whatever
+        `noise` is.
+
+        Raises InputError for a known t < 1 at which data are left."""
+        nothing_left(self.alpha, t)
+        return self._noise(key, self.like(like).shape, self._masked_share())
+
+    def perturb(self, key: PRNGKey, x0: State, t: Time, *, noise: Noise = jax.random.normal) -> State:
+        """z_t: each token kept with probability alpha, else masked or drawn anew from the data tokens; from the key
+        alone, whatever `noise` is."""
         _, mask, spread = self.masses(t)
         which, key = jax.random.split(key)
         # mode="high": float32's uniform numbers are whole multiples of 2^-23, too coarse for a rare event.
         lost = jax.random.bernoulli(which, mask + spread, x0.shape, mode="high")
         return jnp.where(lost, self._noise(key, x0.shape, mask / _above_0(mask + spread)), x0)
+
+    def bridge(self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal) -> State:
+        """z_s ~ q(z_s | z_t = x, x0), s < t; from the key alone, whatever `noise` is.
+
+        The law is proportional to (keep [z_s = z] + came(z)) (alpha_s [z_s = x0] + noise_s(z_s)). Each product of terms
+        is one kind of draw (stay, x0, mask, uniform), so that three numbers a token decide, whatever the vocabulary."""
+        t = as_array(t)
+        s = as_array(s).astype(t.dtype)
+        (keep, mask, spread), (alpha_s, mask_s, spread_s) = self.kept(t, s), self.masses(s)
+        hidden = (x == self.vocab) & self.masked
+        came = jnp.where(hidden, mask, spread / self.vocab)  # x as noise that came between s and t
+        old = jnp.where(hidden, mask_s, spread_s / self.vocab)  # x as noise that was there at s
+        stay = keep * (old + alpha_s * (x == x0).astype(t.dtype))
+        kinds = stay, came * alpha_s * jnp.ones_like(stay), came * mask_s, came * spread_s
+        kind = pick(key, jnp.log(jnp.stack(kinds, -1)))
+        anew = jax.random.randint(jax.random.fold_in(key, 1), x.shape, 0, self.vocab, x.dtype)
+        return jnp.select([kind == 0, kind == 1, kind == 2], [x, x0, jnp.full_like(x, self.vocab)], anew)
 
     def _masked_share(self):
         _, mask, spread = self.masses(1.0)

@@ -18,8 +18,10 @@ from jaxtyping import Array, Float
 from jaxdiff import alphas
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast
-from jaxdiff.processes.categorical import LogProbs, Tokens, one_hot_logs
-from jaxdiff.types import PRNGKey, State, Time
+from jaxdiff.numerics.picks import move
+from jaxdiff.processes.categorical import LogProbs, Tokens, ids_like, log_posterior, nothing_left, one_hot_logs
+from jaxdiff.processes.meanings import about_tokens
+from jaxdiff.types import Belief, Noise, PRNGKey, State, Time
 
 TERMS = 20
 """Of the series, for h rate <= 1/2: the next is 2^-20 / 20!, below float64's precision."""
@@ -62,15 +64,35 @@ class Chain(eqx.Module):
         (_, total), _ = jax.lax.scan(add, (first, first), jnp.arange(1, TERMS, dtype=t.dtype))
         return jax.lax.fori_loop(0, self.halvings, lambda _, p: p @ p, total)
 
-    def prior(self, key: PRNGKey, shape_like: Any, t: Time = 1.0) -> State:
-        """Tokens of the chain's limit, in the shape of `shape_like`."""
-        shape = shape_like if isinstance(shape_like, tuple) else shape_like.shape
+    def believed(self, belief: Any, x: State) -> Belief:
+        """`belief`, refused when it is no Posterior, LeaveOneOut or Score of the tokens x."""
+        return about_tokens(self, belief, x)
+
+    def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
+        """int32 of the shape of `shape_like`."""
+        return ids_like(shape_like)
+
+    def prior(self, key: PRNGKey, like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State:
+        """Tokens of the chain's limit, in the shape of `like`; from the key alone, whatever `noise` is.
+
+        Raises InputError for a known t < 1 at which data are left."""
+        nothing_left(self._left, t)
+        shape = self.like(like).shape
         return jax.random.categorical(key, jnp.log(self.limit), shape=shape, mode="high").astype(jnp.int32)
 
-    def perturb(self, key: PRNGKey, x0: State, t: Time) -> State:
-        """z_t, drawn from the rows of `transition(t)`."""
+    def perturb(self, key: PRNGKey, x0: State, t: Time, *, noise: Noise = jax.random.normal) -> State:
+        """z_t, drawn from the rows of `transition(t)`; from the key alone, whatever `noise` is."""
         logs = jnp.log(self.transition(t))[x0]
         return jax.random.categorical(key, logs, mode="high").astype(x0.dtype)
+
+    def bridge(self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal) -> State:
+        """z_s ~ q(z_s | z_t = x, x0), s < t; from the key alone, whatever `noise` is."""
+        given = one_hot_logs(x0, self.vocab, as_array(t).dtype)
+        return move(key, log_posterior(self, given, x, t, s), x)
+
+    def _left(self, t):
+        """The most that a token's law still differs from the limit, in one state."""
+        return jnp.abs(self.transition(t)[: self.vocab] - self.limit).max()
 
     def log_limit(self) -> LogProbs:
         """log of the stationary law, (states,)."""

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from jaxdiff import schedules
 from jaxdiff.numerics import aligned, as_array, cast
+from jaxdiff.processes.process import about_numbers, as_struct
 from jaxdiff.types import Belief, Noise, PRNGKey, Scalar, State, Time
 
 
@@ -77,10 +78,23 @@ class Gaussian(eqx.Module):
         fresh = jnp.clip(1 - keep**2, min=0)  # v / sigma_t^2; rounding may leave it below 0 as s -> t
         return keep * (sigma_s / sigma) * x + fresh * alpha_s * x0, sigma_s * jnp.sqrt(fresh)
 
-    def prior(self, key: PRNGKey, shape_like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State:
-        """x at t = 1 (or where else sampling starts), drawn from N(0, sigma(t)^2) in the shape and dtype of
-        `shape_like` (an array, a shape, or a `jax.ShapeDtypeStruct`)."""
-        like = as_struct(shape_like)
+    def believed(self, belief: Any, x: State) -> Belief:
+        """`belief`, refused when it is not an array like x."""
+        return about_numbers(belief, x, x)
+
+    def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
+        """One example's shape and dtype, those of `shape_like`: an array, a shape, or a `jax.ShapeDtypeStruct`."""
+        return as_struct(shape_like)
+
+    def bridge(self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal) -> State:
+        """x_s ~ p(x_s | x_t = x, x0), s < t, with fresh noise: a draw from `posterior`."""
+        x, t = aligned(x, t)
+        mean, std = self.posterior(x, x0, t, as_array(s).astype(t.dtype))
+        return mean + std * noise(key, x.shape, x.dtype)
+
+    def prior(self, key: PRNGKey, like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State:
+        """x at t = 1 (or where else sampling starts), drawn from N(0, sigma(t)^2) in the shape and dtype of `like`."""
+        like = self.like(like)
         return cast(self.scales(t)[1], like.dtype) * noise(key, like.shape, like.dtype)
 
     def log_prior(self, x: State, t: Time = 1.0) -> Scalar:
@@ -93,12 +107,6 @@ class Gaussian(eqx.Module):
         """x_t = alpha x0 + sigma eps with fresh eps."""
         alpha, sigma = cast(self.scales(t), x0.dtype)
         return alpha * x0 + sigma * noise(key, x0.shape, x0.dtype)
-
-
-def as_struct(shape_like: Any) -> Any:
-    if isinstance(shape_like, tuple):
-        return jax.ShapeDtypeStruct(shape_like, jnp.result_type(float))
-    return shape_like
 
 
 def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Gaussian:

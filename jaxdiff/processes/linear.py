@@ -21,8 +21,8 @@ from jaxtyping import Array, Float
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import aligned, as_array, cast, concrete, known, partial
 from jaxdiff.numerics.small import act, carry, outer, root, solve, times, whiten
-from jaxdiff.processes.gaussian import as_struct
 from jaxdiff.processes.motion import REACH, Critical, Matrices, Motion, matrix_of, symmetric
+from jaxdiff.processes.process import about_numbers, as_struct
 from jaxdiff.types import Belief, Noise, PRNGKey, Scalar, State, Time
 
 
@@ -101,11 +101,25 @@ class Linear(eqx.Module):
         x0 = jnp.asarray(x0)
         return outer(mean_s, x0) + act(gain, x - outer(mean, x0)), spread.astype(x.dtype)
 
-    def prior(self, key: PRNGKey, shape_like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State:
-        """A state drawn from N(0, S(t)), for data of the shape and dtype of `shape_like`.
+    def bridge(self, key: PRNGKey, x: State, x0: State, t: Time, s: Time, *, noise: Noise = jax.random.normal) -> State:
+        """X_s ~ p(X_s | X_t = x, x0), s < t, with fresh noise: a draw from `posterior`."""
+        x, t = self._state(x, t)
+        mean, spread = self.posterior(x, x0, t, s)
+        return mean + act(spread, noise(key, x.shape, x.dtype))
+
+    def believed(self, belief: Any, x: State) -> Belief:
+        """`belief`, refused when it is not an array like the data in x."""
+        return about_numbers(belief, x, self.data(x), "the data in x")
+
+    def like(self, shape_like: Any) -> jax.ShapeDtypeStruct:
+        """The shape and dtype of one example's data, those of `shape_like`; a state has an axis of copies in front."""
+        return as_struct(shape_like)
+
+    def prior(self, key: PRNGKey, like: Any, t: Time = 1.0, *, noise: Noise = jax.random.normal) -> State:
+        """A state drawn from N(0, S(t)), for data of the shape and dtype of `like`.
 
         At t = 1 that is the stationary law but for what the motion still remembers (1e-5 in the default `cld`)."""
-        like = as_struct(shape_like)
+        like = self.like(like)
         return act(root(self._kernel(t)[1]), noise(key, (self.copies, *like.shape), like.dtype))
 
     def log_prior(self, x: State, t: Time = 1.0) -> Scalar:

@@ -41,8 +41,8 @@ def draw(
     starts from its own data noised to the sampler's first time (`sampler.begin(level)` chooses it). `chunk` examples
     run at a time (by default as many as make 4 million numbers, for tokens those of a belief, at most 128); samples are
     the same bits for every n, and for every `start` that is a multiple of `chunk`. `progress(done, n)` is called after
-    each chunk. Raises InputError for a bad n, start or chunk, a cond or x0 that does not lead with n, or an x0 with
-    what is no token."""
+    each chunk. Raises InputError for a bad n, start or chunk, a cond or x0 that does not lead with n, an x0 with what
+    is no token, or tokens that start where data are left, and from no x0."""
     options = {"cond": cond, "x0": x0, "start": start, "chunk": chunk, "noise": noise, "progress": progress}
     chunks = list(draw_chunks(key, n, make_denoise, sampler, shape_like, **options))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
@@ -73,6 +73,8 @@ def draw_chunks(
                 name = f"{word}{jax.tree_util.keystr(path)}"
                 raise InputError(f"{name} has shape {np.shape(leaf)}, expected ({n}, ...): a row for every sample")
     like = sampler.like(shape_like)
+    if x0 is None:
+        jax.eval_shape(lambda key: sampler.start(key, like), key)  # refuses a first time at which noise has no law
     if x0 is not None and (found := jax.tree.map(lambda leaf: np.shape(leaf)[1:], x0)) != (
         wanted := jax.tree.map(lambda leaf: leaf.shape, like)
     ):

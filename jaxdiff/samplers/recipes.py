@@ -4,16 +4,13 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxdiff import grids
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import concrete, known
-from jaxdiff.processes.categorical import Categorical
-from jaxdiff.processes.gaussian import Gaussian, as_struct
-from jaxdiff.processes.linear import Linear
-from jaxdiff.processes.product import Process
+from jaxdiff.processes.gaussian import Gaussian
+from jaxdiff.processes.process import Process
 from jaxdiff.samplers.loop import check, run, sample
 from jaxdiff.samplers.modifiers import churn as churned
 from jaxdiff.samplers.modifiers import recasting
@@ -42,20 +39,20 @@ class Sampler(eqx.Module):
 
     def like(self, shape_like: Any) -> Any:
         """One example's shape and dtype, of `shape_like`; tokens are int32 whatever it says."""
-        struct = as_struct(shape_like)
-        return jax.ShapeDtypeStruct(struct.shape, jnp.int32) if isinstance(self.process, Categorical) else struct
+        return self.process.like(shape_like)
 
     def start(self, key: PRNGKey, shape_like: Any) -> State:
-        """Noise at ts[0] for data of the shape of `shape_like`."""
-        if isinstance(self.process, Gaussian | Linear):
-            return self.process.prior(key, shape_like, self.ts[0])
-        return self.process.prior(key, shape_like)
+        """Noise at ts[0] for data of the shape of `shape_like`.
+
+        Raises InputError for tokens of which data are left at ts[0]: `renoise` starts there."""
+        return self.process.prior(key, shape_like, self._first())
 
     def renoise(self, key: PRNGKey, x0: State, *, noise: Noise = jax.random.normal) -> State:
         """Data `x0` noised to ts[0], to start from in the place of pure noise (SDEdit, Meng et al. 2022)."""
-        if isinstance(self.process, Gaussian | Linear):
-            return self.process.perturb(key, x0, self.ts[0], noise=noise)
-        return self.process.perturb(key, x0, self.ts[0])
+        return self.process.perturb(key, x0, self._first(), noise=noise)
+
+    def _first(self):
+        return known(lambda ts: ts[0], self.ts)  # known in a traced caller too, so that a process can refuse it
 
     def begin(self, level: float) -> "Sampler":
         """This sampler from the first of its times whose noise level sigma / alpha is at most `level`.

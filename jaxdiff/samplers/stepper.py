@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.tree_util import Partial
 
-from jaxdiff.errors import InputError
-from jaxdiff.processes.diffusing import Augmented
 from jaxdiff.processes.gaussian import Gaussian
+from jaxdiff.processes.process import about_numbers
 from jaxdiff.types import Denoiser, State, Time
 
 
@@ -48,19 +47,9 @@ def _forgetful(body, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
 
 
 def believe(denoise: Denoiser, x: State, t: Time, process: Any = None) -> State:
-    """denoise(x, t), refused when it is not an array like `x`, or like the data in it where a state of `process` holds
-    more."""
-    data, like, name = denoise(x, t), x, "x"
-    if isinstance(process, Augmented):
-        like, name = process.data(x), "the data in x"
-    shape, dtype = getattr(data, "shape", None), getattr(data, "dtype", None)
-    if shape != like.shape or dtype != like.dtype:
-        got = f"{dtype} of shape {shape}" if shape is not None else f"a {type(data).__name__}"
-        raise InputError(
-            f"the denoiser returned {got} for x of {x.dtype} and shape {x.shape}; expected E[x0 | x_t], an array "
-            f"like {name}: a denoiser is written for one example, and keeps its dtype"
-        )
-    return data
+    """denoise(x, t), refused when it is no belief about a state of `process`, or without one no array like `x`."""
+    belief = denoise(x, t)
+    return about_numbers(belief, x, x) if process is None else process.believed(belief, x)
 
 
 def ends_noisy(process: Gaussian, ts: Any) -> tuple[Any, ...]:

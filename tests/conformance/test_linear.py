@@ -198,6 +198,18 @@ def test_draws_have_the_moments(name, key):
     moments_are(np.asarray(x1, np.float64).T, 0 * means[1], covs[1])
 
 
+@pytest.mark.parametrize("name", ["critical", "three", "overdamped, from rest"])
+def test_a_bridge_draws_joint_conditioning(name, key):
+    process, law, n = PROCESSES[name](), coupled.LAWS[name], 40_000
+    x, x0 = np.random.default_rng(2).normal(size=len(law.A)), 0.7
+    state = jnp.broadcast_to(jnp.asarray(x, jnp.float32)[:, None], (len(x), n))
+    draw = jax.jit(lambda k, t, s: process.bridge(k, state, jnp.full(n, x0), t, s))
+    for t, s in ((1.0, 0.6), (0.6, 0.5)):
+        moments_are(
+            np.asarray(draw(jax.random.fold_in(key, int(10 * t)), t, s), np.float64).T, *conditional(law, x, x0, t, s)
+        )
+
+
 def test_the_langevin_prior_is_the_stationary_law():
     """N(0, 1) x N(0, M), which the kernel at t = 1 has reached to 2e-5."""
     np.testing.assert_allclose(processes.cld().kernel(1.0)[1], np.diag([1, 0.25]), atol=2e-5)

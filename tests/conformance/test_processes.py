@@ -194,6 +194,19 @@ def test_posterior_is_bayes_rule(name, x64):
 
 
 @every_process
+def test_a_bridge_draws_bayes_rule(name, key):
+    process, n = PROCESSES[name](), 40_000
+    x, x0 = jnp.full(n, 0.7), jnp.full(n, -1.3)
+    draw = jax.jit(lambda k, t, s: process.bridge(k, x, x0, t, s))
+    for t, s in ((0.9, 0.1), (0.5, 0.45), (1.0, 0.6)):
+        scales = [float(v) for v in (*papers.SCHEDULES[name](np.float64(t)), *papers.SCHEDULES[name](np.float64(s)))]
+        mean, std = _bayes(*scales, 0.7, -1.3)
+        drawn = np.asarray(draw(jax.random.fold_in(key, int(100 * s)), t, s), np.float64)
+        assert abs(drawn.mean() - mean) < 5 * std / np.sqrt(n) + 1e-5 * abs(mean), (t, s)
+        assert abs(drawn.var() / std**2 - 1) < 5 * np.sqrt(2 / n), (t, s)
+
+
+@every_process
 def test_posterior_at_the_ends(name):
     process, x, x0 = PROCESSES[name](), jnp.asarray(0.7), jnp.asarray(-1.3)
     mean, std = process.posterior(x, x0, 0.5, 0.0)

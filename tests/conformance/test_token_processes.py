@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from roster import TOKEN_PROCESSES
+from scipy import stats
 from scipy.linalg import expm
 
 from jaxdiff import alphas, beliefs, denoisers, processes
@@ -133,6 +134,34 @@ def test_posteriors_are_bayes_rule(name, x64, key):
         joint = (before[:, None] * ahead).T
         got = reverse(process, jnp.asarray(p), jnp.arange(process.states), t, s)
         np.testing.assert_allclose(got, joint / joint.sum(1, keepdims=True), atol=1e-12)
+
+
+@every_process
+def test_a_bridge_draws_bayes_rule(name, key):
+    """Counts of z_s for every x0 and z_t against q(z_s | x0) q(z_t | z_s) over its sum, by chi-squared."""
+    process, n = TOKEN_PROCESSES[name](N), 4_000
+    draw = jax.jit(lambda k, x0, z, t, s: process.bridge(k, z, x0, t, s))
+    for t, s in ((0.9, 0.6), (0.5, 0.1), (1.0, 0.3)):
+        joint = np.asarray(matrix(process, s, 0.0), float)[:N, :, None] * np.asarray(matrix(process, t, s), float)
+        seen = joint.sum(1)
+        x0, z = (jnp.asarray(index.repeat(n), jnp.int32) for index in np.nonzero(seen > 1e-9))
+        drawn = np.asarray(draw(jax.random.fold_in(key, int(10 * t)), x0, z, t, s)).reshape(-1, n)
+        for (y, end), row in zip(np.argwhere(seen > 1e-9), drawn, strict=True):
+            law, counts = n * joint[y, :, end] / seen[y, end], np.bincount(row, minlength=process.states)
+            rare = law < 5
+            assert counts[rare].sum() <= law[rare].sum() + 6 * np.sqrt(law[rare].sum()) + 3
+            if (~rare).sum() > 1:
+                assert stats.chisquare(counts[~rare], law[~rare], sum_check=False).pvalue > 1e-7, (y, end, t, s)
+            else:
+                assert counts[~rare] >= n - 10
+
+
+@every_process
+def test_a_bridge_to_the_data_is_the_data(name, key):
+    process = TOKEN_PROCESSES[name](N)
+    x0 = jnp.arange(N).repeat(50)
+    z = process.perturb(key, x0, 0.6)
+    np.testing.assert_array_equal(jax.jit(lambda s: process.bridge(key, z, x0, 0.6, s))(0.0), x0)
 
 
 def test_the_uniform_posterior_is_its_three_way_mixture(x64, key):

@@ -14,8 +14,8 @@ from toys import LAW, ORACLE, PROCESSES, N, p_value
 
 from jaxdiff import beliefs, oracles, processes, samplers
 from jaxdiff.errors import InputError
+from jaxdiff.numerics.picks import happens
 from jaxdiff.samplers import categorical
-from jaxdiff.samplers.categorical.draws import happens
 
 pytestmark = pytest.mark.claim(
     "each sampler's law converges at first order; draws have it, rare tokens too; the cache changes no bit"
