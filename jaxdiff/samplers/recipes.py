@@ -14,7 +14,7 @@ from jaxdiff.processes.categorical import Categorical
 from jaxdiff.processes.gaussian import Gaussian, as_struct
 from jaxdiff.processes.linear import Linear
 from jaxdiff.processes.product import Process
-from jaxdiff.samplers.loop import check, run, sample
+from jaxdiff.samplers.loop import check, run_counted, sample
 from jaxdiff.samplers.modifiers import churn as churned
 from jaxdiff.samplers.modifiers import recasting
 from jaxdiff.samplers.ode import euler, heun
@@ -79,8 +79,10 @@ class Sampler(eqx.Module):
         ts = check(self.stepper, self.ts, self.first, self.last)
         return eqx.tree_at(lambda s: s.ts, self, ts)
 
-    def run(self, key, denoise, x, noise):
-        return run(key, self.stepper, denoise, x, self.ts, self.first, self.last, self.denoise_last, False, noise)
+    def run(self, key, denoise, x, noise, n=None):
+        """The walk without its checks, down the first n of the intervals, all unless given; n may be traced."""
+        n = len(self.ts) - 1 if n is None else n
+        return run_counted(key, self.stepper, denoise, x, self.ts, n, self.first, self.last, self.denoise_last, noise)
 
 
 def edm(
