@@ -40,6 +40,13 @@ class Sampler(eqx.Module):
             first=self.first, last=self.last, denoise_last=self.denoise_last, noise=noise,
         )  # fmt: skip
 
+    @property
+    def calls(self) -> int:
+        """Denoiser calls of one sample."""
+        ends = [end for end in (self.first, self.last) if end is not None]
+        middle = self.stepper.calls_of(len(self.ts) - 1 - len(ends))
+        return middle + sum(end.calls_of(1) for end in ends) + self.denoise_last
+
     def like(self, shape_like: Any) -> Any:
         """One example's shape and dtype, of `shape_like`; tokens are int32 whatever it says."""
         struct = as_struct(shape_like)

@@ -76,5 +76,5 @@ LOSS_ROWS = ROWS | {"own": lambda row: row}
 AUGMENTATIONS = {"none": lambda: None, "pipeline": data.augment.pipeline}
 NETWORKS = named(networks, "UNet", "MLP", "ddpmpp", "ncsnpp", "adm", "edm2")
 OPTIMIZERS = named(optax, "adam", "adamw", "nadam", "radam", "lamb", "lion", "rmsprop", "sgd")
-SAMPLERS = named(samplers, *samplers.__all__)
+SAMPLERS = samplers.SAMPLERS
 FEATURES = {"pixels": metrics.pixels, "alexnet": alexnet.features, "inception": inception.features}

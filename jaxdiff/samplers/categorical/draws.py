@@ -24,7 +24,7 @@ __all__ = ["draw", "greedy", "move", "pick", "x0_then_posterior"]
 
 def draw(kernel: Kernel) -> Stepper:
     """The stepper that draws z_s from the law of a kernel."""
-    return one_step(_draw, partial(kernel))
+    return one_step(_draw, partial(kernel), stochastic=True)
 
 
 def _draw(kernel, key, denoise, x, t, s, noise):
@@ -79,7 +79,7 @@ def x0_then_posterior(process: Categorical) -> Stepper:
 
     For a mixture of masks and uniform noise the second draw is of four kinds (stay, x0, mask, uniform), of which three
     numbers a token decide, whatever the vocabulary."""
-    return one_step(_x0_then_posterior, process)
+    return one_step(_x0_then_posterior, process, stochastic=True)
 
 
 def _x0_then_posterior(process, key, denoise, x, t, s, noise):
