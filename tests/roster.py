@@ -1,9 +1,14 @@
 """Everything that jaxdiff offers, once. The laws in tests/conformance run on every row of these tables, so a new
 process, row, weight or stepper is proven by one line here."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 import jaxdiff as jd
 from jaxdiff import alphas, grids, parameterizations, processes, samplers
@@ -102,16 +107,29 @@ UNDEFINED = (
 
 @dataclass(frozen=True)
 class StepperRow:
-    """A stepper with its order in the step size and what it needs at the ends."""
+    """A stepper, whose facts are its own, and where the laws are asked of it."""
 
-    make: object
-    order: int
-    stochastic: bool = False
-    needs_last: bool = False  # where sigma(0) = 0
-    needs_first: bool = False  # where alpha(1) = 0
+    make: Callable[..., Any]
     steps: int = 64  # where, and at twice as many, the error falls at the order already
     walks: tuple[str, ...] = tuple(PROCESSES)
-    calls: int = 1  # of the denoiser, a step
+
+    @functools.cached_property
+    def facts(self):
+        return self.make(PROCESSES["vp"]())
+
+    order = property(lambda self: self.facts.order)
+    calls = property(lambda self: self.facts.calls)
+    stochastic = property(lambda self: self.facts.stochastic)
+
+    @property
+    def needs_last(self):
+        """Where sigma(0) = 0."""
+        return ends(self, "edm", PROCESSES["edm"]())["last"] is not None
+
+    @property
+    def needs_first(self):
+        """Where alpha(1) = 0."""
+        return ends(self, "flow", PROCESSES["flow"]())["first"] is not None
 
 
 def _stay(x, s):
@@ -121,76 +139,56 @@ def _stay(x, s):
 # Kept noise at the data end, and no signal at the other: for what differs from a row above in its coefficients.
 EXTREMES = ("ve", "flow")
 
-STEPPERS = {
-    "euler": StepperRow(samplers.euler, 1),
-    "heun": StepperRow(samplers.heun, 2, needs_last=True, calls=2),
-    "dpmpp_2m": StepperRow(samplers.dpmpp_2m, 2, needs_last=True),
-    "euler_in_t": StepperRow(samplers.euler_in_t, 1),
-    "heun_in_t": StepperRow(samplers.runge_kutta_in_t, 2, needs_last=True, calls=2),
-    "midpoint_in_t": StepperRow(lambda p: samplers.runge_kutta_in_t(p, 0.5), 2, calls=2),
-    "ralston_in_t": StepperRow(lambda p: samplers.runge_kutta_in_t(p, 2 / 3), 2, calls=2),
-    "ddim_0": StepperRow(lambda p: samplers.ddim(p, 0.0), 1),
-    "ddim_half": StepperRow(lambda p: samplers.ddim(p, 0.5), 1, stochastic=True),
-    "ancestral": StepperRow(samplers.ancestral, 1, stochastic=True),
-    "reverse_sde_0": StepperRow(lambda p: samplers.reverse_sde(p, 0.0), 1, needs_first=True),
-    "reverse_sde": StepperRow(lambda p: samplers.reverse_sde(p, 1.0), 1, stochastic=True, needs_first=True),
-    "reverse_sde_half": StepperRow(lambda p: samplers.reverse_sde(p, 0.5), 1, stochastic=True, needs_first=True),
-    "churn_heun": StepperRow(
-        lambda p: samplers.churn(p, samplers.heun(p), 0.2), 2, stochastic=True, needs_last=True, calls=2
-    ),
-    "churn_euler": StepperRow(lambda p: samplers.churn(p, samplers.euler(p), 0.2), 1, stochastic=True),
-    "langevin_euler": StepperRow(
-        lambda p: samplers.langevin(p, samplers.euler(p), steps=2), 1, stochastic=True, calls=3
-    ),
-    "project_euler": StepperRow(lambda p: samplers.project(samplers.euler(p), _stay), 1),
-    "dpm_2s": StepperRow(samplers.dpm_2s, 2, needs_last=True, needs_first=True, calls=2),
-    "dpmpp_2s": StepperRow(samplers.dpmpp_2s, 2, needs_last=True, needs_first=True, walks=EXTREMES, calls=2),
-    "dpm_3s": StepperRow(samplers.dpm_3s, 3, needs_last=True, needs_first=True, walks=EXTREMES, calls=3),
-    "dpmpp_3s": StepperRow(samplers.dpmpp_3s, 3, needs_last=True, needs_first=True, walks=EXTREMES, calls=3),
-    "dpm_2m": StepperRow(samplers.dpm_2m, 2, needs_last=True, steps=128, walks=EXTREMES),
-    "dpmpp_3m_published": StepperRow(
-        lambda p: samplers.dpmpp_3m(p, published=True), 2, needs_last=True, walks=EXTREMES
-    ),
-    "dpmpp_3m": StepperRow(
-        lambda p: samplers.warmed(samplers.dpmpp_3m(p), samplers.heun(p), 2), 3, needs_last=True, walks=EXTREMES
-    ),
-    "dpm_3m": StepperRow(
-        lambda p: samplers.warmed(samplers.dpm_3m(p), samplers.heun(p), 2), 3,
-        needs_last=True, steps=128, walks=EXTREMES,
-    ),
-    "deis_4": StepperRow(
-        lambda p: samplers.warmed(samplers.deis(p, 4), samplers.dpm_3s(p), 3), 4,
-        needs_last=True, needs_first=True, walks=EXTREMES,
-    ),
+COVERED = {"ddim", "runge_kutta_in_t", "unipc", "deis", "lms"}
+"""Which stand below under names of their own."""
+
+
+def found(door) -> dict[str, StepperRow]:
+    """A row for every stepper that the door shows and that a process alone makes."""
+    rows = {}
+    for name in door.__all__:
+        maker = getattr(door, name)
+        if inspect.isfunction(maker) and inspect.signature(maker).return_annotation is samplers.Stepper:
+            first, *others = inspect.signature(maker).parameters.values()
+            if first.name == "process" and all(p.default is not p.empty for p in others):
+                rows[name] = StepperRow(maker)
+    return rows
+
+
+STEPPERS = {name: row for name, row in found(samplers).items() if name not in COVERED} | {
+    "heun_in_t": StepperRow(samplers.runge_kutta_in_t),
+    "midpoint_in_t": StepperRow(lambda p: samplers.runge_kutta_in_t(p, 0.5)),
+    "ralston_in_t": StepperRow(lambda p: samplers.runge_kutta_in_t(p, 2 / 3)),
+    "ddim_0": StepperRow(lambda p: samplers.ddim(p, 0.0)),
+    "ddim_half": StepperRow(lambda p: samplers.ddim(p, 0.5)),
+    "reverse_sde_0": StepperRow(lambda p: samplers.reverse_sde(p, 0.0)),
+    "reverse_sde_half": StepperRow(lambda p: samplers.reverse_sde(p, 0.5)),
+    "churn_heun": StepperRow(lambda p: samplers.churn(p, samplers.heun(p), 0.2)),
+    "churn_euler": StepperRow(lambda p: samplers.churn(p, samplers.euler(p), 0.2)),
+    "langevin_euler": StepperRow(lambda p: samplers.langevin(p, samplers.euler(p), steps=2)),
+    "project_euler": StepperRow(lambda p: samplers.project(samplers.euler(p), _stay)),
+    "dpmpp_2s": StepperRow(samplers.dpmpp_2s, walks=EXTREMES),
+    "dpm_3s": StepperRow(samplers.dpm_3s, walks=EXTREMES),
+    "dpmpp_3s": StepperRow(samplers.dpmpp_3s, walks=EXTREMES),
+    "dpm_2m": StepperRow(samplers.dpm_2m, steps=128, walks=EXTREMES),
+    "dpmpp_3m_published": StepperRow(lambda p: samplers.dpmpp_3m(p, published=True), walks=EXTREMES),
+    "dpmpp_3m": StepperRow(lambda p: samplers.warmed(samplers.dpmpp_3m(p), samplers.heun(p), 2), walks=EXTREMES),
+    "dpm_3m": StepperRow(lambda p: samplers.warmed(samplers.dpm_3m(p), samplers.heun(p), 2), steps=128, walks=EXTREMES),
+    "deis_4": StepperRow(lambda p: samplers.warmed(samplers.deis(p, 4), samplers.dpm_3s(p), 3), walks=EXTREMES),
     "lms_4": StepperRow(
-        lambda p: samplers.warmed(samplers.lms(p, 4), samplers.dpm_3s(p), 3), 4,
-        needs_last=True, needs_first=True, steps=256, walks=EXTREMES,
+        lambda p: samplers.warmed(samplers.lms(p, 4), samplers.dpm_3s(p), 3), steps=256, walks=EXTREMES
     ),
-    "unipc_2": StepperRow(samplers.unipc, 3, needs_last=True),
-    "unipc_3": StepperRow(lambda p: samplers.unipc(p, 3), 4, needs_last=True, walks=EXTREMES),
-    "dpmpp_sde": StepperRow(
-        samplers.dpmpp_sde, 2, stochastic=True, needs_last=True, needs_first=True, walks=EXTREMES, calls=2
-    ),
-    "dpmpp_2m_sde": StepperRow(samplers.dpmpp_2m_sde, 2, stochastic=True, needs_last=True),
-    "dpmpp_3m_sde": StepperRow(
-        lambda p: samplers.dpmpp_3m_sde(p, 0.5), 2, stochastic=True, needs_last=True, walks=EXTREMES
-    ),
-    "ancestral_form_dpm_2s": StepperRow(
-        lambda p: samplers.ancestral_form(p, samplers.dpm_2s(p)), 2,
-        stochastic=True, needs_last=True, needs_first=True, calls=2,
-    ),
-    "ancestral_form_euler": StepperRow(
-        lambda p: samplers.ancestral_form(p, samplers.euler(p), 0.5), 1, stochastic=True, walks=EXTREMES
-    ),
-    "one_path": StepperRow(
-        lambda p: samplers.one_path(p, samplers.ancestral(p), levels=11), 1, stochastic=True, walks=EXTREMES
-    ),
-}  # fmt: skip
+    "unipc_2": StepperRow(samplers.unipc),
+    "unipc_3": StepperRow(lambda p: samplers.unipc(p, 3), walks=EXTREMES),
+    "dpmpp_sde": StepperRow(samplers.dpmpp_sde, walks=EXTREMES),
+    "dpmpp_3m_sde": StepperRow(lambda p: samplers.dpmpp_3m_sde(p, 0.5), walks=EXTREMES),
+    "ancestral_form_dpm_2s": StepperRow(lambda p: samplers.ancestral_form(p, samplers.dpm_2s(p))),
+    "ancestral_form_euler": StepperRow(lambda p: samplers.ancestral_form(p, samplers.euler(p), 0.5), walks=EXTREMES),
+    "one_path": StepperRow(lambda p: samplers.one_path(p, samplers.ancestral(p), levels=11), walks=EXTREMES),
+}
+"""Every stepper that a process alone makes is found; these are others, and what differs in where the laws are asked."""
 
 
 def ends(row: StepperRow, name: str, process: jd.processes.Gaussian) -> dict:
-    """The `first` and `last` that let the stepper walk from t = 1 to t = 0 on this process."""
-    return {
-        "first": samplers.euler(process) if row.needs_first and name in ALPHA_ENDS_AT_0 else None,
-        "last": samplers.euler(process) if row.needs_last and name in SIGMA_STARTS_AT_0 else None,
-    }
+    """The `first` and `last` that let the stepper walk from t = 1 to t = 0 on this process, as its demands say."""
+    return samplers.ends(row.make(process), samplers.euler(process), np.linspace(1.0, 0.0, 5, dtype=np.float32))

@@ -37,10 +37,14 @@ class Denoised(NamedTuple):
 
         Raises InputError for a sampler or guidance that cannot be."""
         if request.steering is not None:
-            raise InputError(f"steering is {dict(request.steering)}, but images are guided by a weight alone: leave it out")
+            raise InputError(
+                f"steering is {dict(request.steering)}, but images are guided by a weight alone: leave it out"
+            )
         spec = chosen_sampler(self.sample["sampler"], request)
         weight = self.sample["guidance"] if request.guidance is None else request.guidance
-        drawing = Partial(_drawn, self.domain, sampler(spec, self.process, self.lowest), self.guided(weight, request.guide))
+        drawing = Partial(
+            _drawn, self.domain, sampler(spec, self.process, self.lowest), self.guided(weight, request.guide)
+        )
         return Plan(drawing, self.domain, spec["name"])
 
     def guided(self, weight: float, guide: Any = None) -> Callable[[Any], Any]:
@@ -96,4 +100,3 @@ def _autoguided_alike(denoiser, other, weight, label):
 
 def _guided(denoiser, without, weight, label):
     return guidance.classifier_free(denoiser(label), without, weight)
-

@@ -1,6 +1,6 @@
 """What can be measured of a run: a name, the flags that it takes, the file that it writes and its part of the report.
 
-`jaxdiff evaluate --measure=NAME` is one of a recipe's list; the report walks over the results that lie in the folder."""
+`jaxdiff evaluate --measure=NAME` is one of a recipe's list; the report walks over the results in the folder."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping

@@ -34,9 +34,7 @@ class Training(NamedTuple):
 
     def initial(self) -> training.TrainState:
         """The state before step 0."""
-        return training.init(
-            jax.random.key(self.config["seed"]), self.parameters(), self.optimizer, ema=self.average
-        )
+        return training.init(jax.random.key(self.config["seed"]), self.parameters(), self.optimizer, ema=self.average)
 
 
 def batch_cost(cost: Callable[..., Any], law: Callable[..., Any], batch_size: int) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
 """From noise to data: a stepper is one step, `sample` walks it down a grid, a `Sampler` is the whole as a value."""
 
-from jaxdiff.samplers import autoregressive, categorical, clocks
+from jaxdiff.samplers import autoregressive, categorical, clocks, named
 from jaxdiff.samplers.ancestral_form import ancestral_form
 from jaxdiff.samplers.brownian import one_path
 from jaxdiff.samplers.draw import draw, draw_chunks
@@ -14,7 +14,7 @@ from jaxdiff.samplers.recipes import Sampler, edm, generalised
 from jaxdiff.samplers.runge_kutta import euler_in_t, runge_kutta_in_t
 from jaxdiff.samplers.sde import ancestral, ddim, dpmpp_sde, reverse_sde
 from jaxdiff.samplers.singlestep import dpm_2s, dpm_3s, dpmpp_2s, dpmpp_3s
-from jaxdiff.samplers.stepper import Stepper
+from jaxdiff.samplers.stepper import Stepper, ends
 from jaxdiff.samplers.turns import dpm_fast, in_turn, warmed
 from jaxdiff.samplers.unipc import bh1, bh2, unipc
 
@@ -50,6 +50,7 @@ __all__ = [
     "draw_chunks",
     "edm",
     "encode",
+    "ends",
     "euler",
     "euler_in_t",
     "flow",
@@ -60,6 +61,7 @@ __all__ = [
     "invert",
     "langevin",
     "lms",
+    "named",
     "one_path",
     "product",
     "project",

@@ -3,18 +3,16 @@
 Drawn anew each step, a finer grid is another path. `one_path` gives all the steps of one example one path, so that the
 same key gives the same sample on every grid, to the error of the method."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import partial
 from jaxdiff.processes.gaussian import Gaussian
-from jaxdiff.samplers.stepper import Stepper
+from jaxdiff.samplers.stepper import Around, Stepper
 from jaxdiff.types import Noise, PRNGKey, State, Time
 
 REACH = 32.0
@@ -44,25 +42,22 @@ def one_path(process: Gaussian, inner: Stepper, *, levels: int = 16) -> Stepper:
     must draw nothing. Raises InputError for noise that is no increment over the step (churn, langevin)."""
     if levels < 1:
         raise InputError(f"one_path got levels={levels}, expected at least 1, such as 16")
-    return Stepper(Partial(_init, inner), Partial(_OnePath(levels), process, inner), inner.demands)
+    return _OnePath(inner, process, levels)
 
 
-def _init(inner, x, t):
-    return inner.init(x, t), jnp.zeros(2, jnp.uint32), jnp.zeros((), bool)
+class _OnePath(Around):
+    process: Gaussian
+    levels: int = eqx.field(static=True)
 
+    def init(self, x, t):
+        return self.inner.init(x, t), jnp.zeros(2, jnp.uint32), jnp.zeros((), bool)
 
-@dataclass(frozen=True)
-class _OnePath:
-    """The step; the depth of the tree is part of the program."""
-
-    levels: int
-
-    def __call__(self, process, inner, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
         memory, seed, begun = carry
         path_key, step_key = jax.random.split(key)
         seed = jnp.where(begun, seed, jax.random.bits(path_key, (2,), jnp.uint32))
-        path = _Path(self.levels, process, jax.random.wrap_key_data(seed, impl="threefry2x32"), partial(noise))
-        x, memory = inner.step(step_key, denoise, memory, x, t, s, noise=path)
+        path = _Path(self.levels, self.process, jax.random.wrap_key_data(seed, impl="threefry2x32"), partial(noise))
+        x, memory = self.inner.step(step_key, denoise, memory, x, t, s, noise=path)
         return x, (memory, seed, jnp.ones_like(begun))
 
 

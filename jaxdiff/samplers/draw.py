@@ -1,7 +1,7 @@
 """Draw many samples: each depends on its key and index alone, in chunks of one compiled program.
 
 Every chunk has the same size, the last one padded, so `n` changes neither the program nor a sample's bits, and device
-memory does not grow with it."""
+memory does not grow with it. The number of steps is data, so that a sampler is one program at any budget."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -84,8 +84,17 @@ def draw_chunks(
     # A belief has as many numbers as the state, or for tokens as many a token as there are states.
     size = sum(leaf.size for leaf in jax.tree.leaves(like)) * getattr(sampler.process, "states", 1)
     chunk = chunk or int(np.clip(2**22 // size, 1, 128))
-    fixed = partial(make_denoise), sampler.checked(), _Like(like), partial(noise)
+    sampler = sampler.checked()
+    count = jnp.int32(len(sampler.ts) - 1)
+    sampler = eqx.tree_at(lambda sampler: sampler.ts, sampler, _with_room(sampler.ts))
+    fixed = partial(make_denoise), sampler, _Like(like), partial(noise), count
     return _chunks(key, n, fixed, (cond, x0), start, chunk, progress)
+
+
+def _with_room(ts):
+    """The times, the last repeated to 257, or else to a power of two and one: one program for any number of steps."""
+    room = max(256, 1 << (len(ts) - 2).bit_length())
+    return jnp.pad(ts, (0, room + 1 - len(ts)), mode="edge")
 
 
 def _chunks(key, n, fixed, rows, start, chunk, progress):
@@ -123,7 +132,7 @@ class _Like(eqx.Module):
 
 @eqx.filter_jit
 def _chunk(key, indices, fixed, rows):
-    make_denoise, sampler, like, noise = fixed
+    make_denoise, sampler, like, noise, count = fixed
 
     def one(index, rows):
         cond, x0 = rows
@@ -133,6 +142,6 @@ def _chunk(key, indices, fixed, rows):
         else:
             data = jax.tree.map(lambda leaf, struct: leaf.astype(struct.dtype), x0, like.structs())
             x = sampler.renoise(start_key, data)
-        return sampler.run(walk_key, make_denoise(cond), x, noise)
+        return sampler.run(walk_key, make_denoise(cond), x, noise, count)
 
     return jax.vmap(one)(indices, rows)

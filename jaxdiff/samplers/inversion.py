@@ -1,7 +1,6 @@
 """Data to noise: a deterministic stepper walked up its grid, to its error (`invert`), or so that the way back is exact
 (`encode`, `decode`)."""
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,8 +13,11 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast, concrete, partial, require
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.samplers.loop import check, run
-from jaxdiff.samplers.stepper import Stepper
+from jaxdiff.samplers.stepper import Around, Stepper, memoryless
 from jaxdiff.types import Denoiser, State
+
+FUNCTION = "whose step is no function of x alone; use a one-step one"
+"""Why a step with a memory can't be undone."""
 
 
 def invert(
@@ -51,24 +53,22 @@ def inverse(process: Gaussian, inner: Stepper, *, rounds: int = 3) -> Stepper:
     each of which gains one order in the step size, at inner's price. Raises InputError for a multistep `inner`."""
     if rounds < 0:
         raise InputError(f"inverse got rounds={rounds}, expected 0 or more")
-    return Stepper(Partial(_init, inner), Partial(_Inverse(rounds), process, inner), inner.demands)
+    return _Inverse(inner, process, rounds)
 
 
-def _init(inner, x, t):
-    carry = inner.init(x, t)
-    if jax.tree.leaves(carry):
-        raise InputError("inverse got a multistep stepper, whose step is no function of x alone; use a one-step one")
-    return carry
+class _Inverse(Around):
+    process: Gaussian
+    rounds: int = eqx.field(static=True)
 
+    @property
+    def calls(self):
+        return self.inner.calls * (1 + self.rounds)
 
-@dataclass(frozen=True)
-class _Inverse:
-    """The number of repairs is part of the program."""
+    def init(self, x, t):
+        return memoryless("inverse", self.inner, x, t, why=FUNCTION)
 
-    rounds: int
-
-    def __call__(self, process, inner, key, denoise, carry, x, s, t, *, noise=jax.random.normal):
-        gain = process.scales(t)[1] / process.scales(s)[1]
+    def step(self, key, denoise, carry, x, s, t, *, noise=jax.random.normal):
+        inner, gain = self.inner, self.process.scales(t)[1] / self.process.scales(s)[1]
 
         def repair(guess, _):
             back, _ = inner.step(key, denoise, carry, guess, t, s, noise=noise)
@@ -127,7 +127,8 @@ def _couple(process, stepper, denoise, twins, ts, mix, up):
     def psi(x, t, s):
         # In one unit for all levels: a twin of sigma = 80 would round away digits of one of sigma = .002.
         x_t = unit(t) * x
-        return stepper.step(key, denoise, _init(stepper, x_t, t), x_t, t, s, noise=Partial(_silent))[0] / unit(s) - x
+        carry = memoryless("encode or decode", stepper, x_t, t, why=FUNCTION)
+        return stepper.step(key, denoise, carry, x_t, t, s, noise=Partial(_silent))[0] / unit(s) - x
 
     def rise(twins, times):
         (x, w), (t, s) = twins, times

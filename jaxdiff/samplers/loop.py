@@ -1,4 +1,4 @@
-"""Walk a stepper down a grid of times: one scan, whose program and memory do not grow with the number of steps."""
+"""Walk a stepper down a grid of times: one loop, whose program and memory do not grow with the number of steps."""
 
 from typing import Any
 
@@ -90,3 +90,25 @@ def run(key, stepper, denoise, x, ts, first, last, denoise_last, trajectory, noi
     if trajectory:
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *path)
     return x
+
+
+@eqx.filter_jit
+def run_counted(key, stepper, denoise, x, ts, n, first, last, denoise_last, noise):
+    """`run` down n intervals, where n is data and what follows ts[n] is not looked at. It has no reverse-mode gradient:
+    a loop whose length is data keeps no states."""
+    ts = ts.astype(float_dtype(x, ts.dtype))
+
+    def walk(stepper, x, start, stop):
+        def step(i, state):
+            x, carry = state
+            return stepper.step(jax.random.fold_in(key, i), denoise, carry, x, ts[i], ts[i + 1], noise=noise)
+
+        return jax.lax.fori_loop(start, stop, step, (x, stepper.init(x, ts[start])))[0]
+
+    begin, end = int(first is not None), n - int(last is not None)
+    if first is not None:
+        x = walk(first, x, 0, begin)
+    x = walk(stepper, x, begin, end)
+    if last is not None:
+        x = walk(last, x, end, n)
+    return denoise(x, ts[n]) if denoise_last else x

@@ -4,16 +4,16 @@ steppers side by side."""
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import PyTree
 
 from jaxdiff.denoisers import recast
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast, keys_of, partial
 from jaxdiff.processes.gaussian import Gaussian
-from jaxdiff.samplers.stepper import Stepper, believe
+from jaxdiff.samplers.stepper import Around, Stepper, believe, memoryless, positive
 from jaxdiff.types import Scalar
 
 
@@ -33,31 +33,33 @@ def churn(
     [S_min, S_max], and the added noise is scaled by `noise_scale` = S_noise. The climb stops at t = 1, and does
     nothing at alpha = 0. Raises InputError for a multistep inner stepper, whose history the new noise would make
     wrong."""
-    numbers = tuple(as_array(v) for v in (amount, low, high, noise_scale))
-    return Stepper(Partial(_churn_init, inner), Partial(_churn, process, inner, numbers), inner.demands)
+    return _Churn(inner, process, tuple(as_array(v) for v in (amount, low, high, noise_scale)))
 
 
-def _churn_init(inner, x, t):
-    carry = inner.init(x, t)
-    if jax.tree.leaves(carry):
-        raise InputError(
-            "churn got a multistep stepper, whose memory new noise makes wrong; churn a one-step one such as heun"
-        )
-    return carry
+class _Churn(Around):
+    process: Gaussian
+    numbers: tuple[Scalar, ...]
 
+    @property
+    def stochastic(self):
+        return positive(self.numbers[0]) or self.inner.stochastic
 
-def _churn(process, inner, numbers, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
-    amount, low, high, noise_scale = cast(numbers, x.dtype)
-    churn_key, step_key = jax.random.split(key)
-    alpha, sigma = process.scales(t)
-    level = sigma / alpha
-    climbs = (amount > 0) & (level >= low) & (level <= high) & (alpha > 0)
-    up = jnp.where(climbs, jnp.clip(process.time_of((1 + amount) * level), t, 1), t)
-    alpha_up, sigma_up = process.scales(up)
-    keep = jnp.where(climbs, alpha_up / alpha, 1)
-    fresh = jnp.sqrt(jnp.where(climbs, jnp.clip(sigma_up**2 - (keep * sigma) ** 2, min=0), 0))
-    x = keep * x + noise_scale * fresh * noise(churn_key, x.shape, x.dtype)
-    return inner.step(step_key, denoise, carry, x, up, s, noise=noise)
+    def init(self, x, t):
+        why = "whose memory new noise makes wrong; churn a one-step one such as heun"
+        return memoryless("churn", self.inner, x, t, why=why)
+
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+        amount, low, high, noise_scale = cast(self.numbers, x.dtype)
+        churn_key, step_key = jax.random.split(key)
+        alpha, sigma = self.process.scales(t)
+        level = sigma / alpha
+        climbs = (amount > 0) & (level >= low) & (level <= high) & (alpha > 0)
+        up = jnp.where(climbs, jnp.clip(self.process.time_of((1 + amount) * level), t, 1), t)
+        alpha_up, sigma_up = self.process.scales(up)
+        keep = jnp.where(climbs, alpha_up / alpha, 1)
+        fresh = jnp.sqrt(jnp.where(climbs, jnp.clip(sigma_up**2 - (keep * sigma) ** 2, min=0), 0))
+        x = keep * x + noise_scale * fresh * noise(churn_key, x.shape, x.dtype)
+        return self.inner.step(step_key, denoise, carry, x, up, s, noise=noise)
 
 
 def langevin(process: Gaussian, inner: Stepper, *, snr: float | Scalar = 0.16, steps: int = 1) -> Stepper:
@@ -67,26 +69,27 @@ def langevin(process: Gaussian, inner: Stepper, *, snr: float | Scalar = 0.16, s
     so that a sample does not depend on its batch."""
     if steps < 1:
         raise InputError(f"langevin got steps={steps}, expected at least 1")
-    return Stepper(inner.init, Partial(_Langevin(steps), process, inner, as_array(snr)), inner.demands)
+    return _Langevin(inner, process, as_array(snr), steps)
 
 
-class _Langevin:
-    """The corrected step; the number of corrections is part of the program."""
+class _Langevin(Around):
+    process: Gaussian
+    snr: Scalar
+    steps: int = eqx.field(static=True)
 
-    def __init__(self, steps: int):
-        self.steps = steps
+    @property
+    def calls(self):
+        return self.inner.calls + self.steps
 
-    def __hash__(self):
-        return hash((_Langevin, self.steps))
+    @property
+    def stochastic(self):
+        return True
 
-    def __eq__(self, other):
-        return isinstance(other, _Langevin) and self.steps == other.steps
-
-    def __call__(self, process, inner, snr, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
-        snr = cast(snr, x.dtype)
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+        snr = cast(self.snr, x.dtype)
         step_key, correct_key = jax.random.split(key)
-        x, carry = inner.step(step_key, denoise, carry, x, t, s, noise=noise)
-        alpha, sigma = process.scales(s)
+        x, carry = self.inner.step(step_key, denoise, carry, x, t, s, noise=noise)
+        alpha, sigma = self.process.scales(s)
 
         def correct(x, k):
             pull = alpha * believe(denoise, x, s) - x  # sigma^2 score
@@ -97,21 +100,28 @@ class _Langevin:
 
 def project(inner: Stepper, onto: Callable[..., Any]) -> Stepper:
     """x <- onto(x, s) after each inner step: a constraint set, a zero mean, a hard mask."""
-    return Stepper(inner.init, Partial(_project, inner, partial(onto)), inner.demands)
+    return _Project(inner, partial(onto))
 
 
-def _project(inner, onto, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
-    x, carry = inner.step(key, denoise, carry, x, t, s, noise=noise)
-    return onto(x, s), carry
+class _Project(Around):
+    onto: Any
+
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+        x, carry = self.inner.step(key, denoise, carry, x, t, s, noise=noise)
+        return self.onto(x, s), carry
 
 
 def recasting(inner: Stepper, source: Gaussian, process: Gaussian) -> Stepper:
     """`inner`, a stepper of `process`, fed with a denoiser that was made for `source` (`denoisers.recast`)."""
-    return Stepper(inner.init, Partial(_recasting, inner, source, process), inner.demands)
+    return _Recasting(inner, source, process)
 
 
-def _recasting(inner, source, process, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
-    return inner.step(key, recast(denoise, source, process), carry, x, t, s, noise=noise)
+class _Recasting(Around):
+    source: Gaussian
+    process: Gaussian
+
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+        return self.inner.step(key, recast(denoise, self.source, self.process), carry, x, t, s, noise=noise)
 
 
 def product(steppers: PyTree[Any]) -> Stepper:
@@ -119,32 +129,44 @@ def product(steppers: PyTree[Any]) -> Stepper:
 
     Raises InputError for a leaf that asks its denoiser anew (heun, churn): the joint belief at its point was never
     computed."""
-    return Stepper(Partial(_product_init, steppers), Partial(_product, steppers), Partial(_product_demands, steppers))
+    return _Product(steppers)
 
 
 def _is_stepper(node):
     return isinstance(node, Stepper)
 
 
-def _product_init(steppers, x, t):
-    return jax.tree.map(lambda stepper, leaf: stepper.init(leaf, t), steppers, x, is_leaf=_is_stepper)
+class _Product(Stepper):
+    steppers: PyTree[Any]
 
+    @property
+    def order(self):
+        return min(stepper.order for stepper in self.leaves())
 
-def _product_demands(steppers, ts):
-    return sum((stepper.demands(ts) for stepper in jax.tree.leaves(steppers, is_leaf=_is_stepper)), ())
+    @property
+    def stochastic(self):
+        return any(stepper.stochastic for stepper in self.leaves())
 
+    def leaves(self):
+        return jax.tree.leaves(self.steppers, is_leaf=_is_stepper)
 
-def _product(steppers, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
-    beliefs = denoise(x, t)
-    keys = keys_of(key, steppers, _is_stepper)
+    def init(self, x, t):
+        return jax.tree.map(lambda stepper, leaf: stepper.init(leaf, t), self.steppers, x, is_leaf=_is_stepper)
 
-    def step(stepper, k, belief, carry, x):
-        return stepper.step(k, _given(belief, x, t), carry, x, t, s, noise=noise)
+    def demands(self, ts):
+        return sum((stepper.demands(ts) for stepper in self.leaves()), ())
 
-    form = jax.tree.structure(steppers, is_leaf=_is_stepper)
-    columns = (form.flatten_up_to(tree) for tree in (steppers, keys, beliefs, carry, x))
-    moved = [step(*row) for row in zip(*columns, strict=True)]
-    return form.unflatten([x for x, _ in moved]), form.unflatten([carry for _, carry in moved])
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+        beliefs = denoise(x, t)
+        keys = keys_of(key, self.steppers, _is_stepper)
+
+        def step(stepper, k, belief, carry, x):
+            return stepper.step(k, _given(belief, x, t), carry, x, t, s, noise=noise)
+
+        form = jax.tree.structure(self.steppers, is_leaf=_is_stepper)
+        columns = (form.flatten_up_to(tree) for tree in (self.steppers, keys, beliefs, carry, x))
+        moved = [step(*row) for row in zip(*columns, strict=True)]
+        return form.unflatten([x for x, _ in moved]), form.unflatten([carry for _, carry in moved])
 
 
 def _given(belief, x, t):

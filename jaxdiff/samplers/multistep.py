@@ -5,20 +5,16 @@ polynomial, and the density. The carry holds the last beliefs and where they wer
 a lower order: order k needs steps of order k - 1 there, or a start at so much noise that D hardly moves
 (`warmed` gives them)."""
 
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
-
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from jaxdiff.errors import InputError
 from jaxdiff.numerics import as_array, cast
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.samplers.brownian import increment
 from jaxdiff.samplers.exponential import ABSENT, DATA, NOISE, Density, Form, bend, exact, finite, flat, halved
-from jaxdiff.samplers.stepper import ANY_TIMES, Stepper, believe, ends_noisy
+from jaxdiff.samplers.stepper import Stepper, believe, ends_noisy, positive
 from jaxdiff.types import Scalar
 
 
@@ -26,7 +22,7 @@ def dpmpp_2m(process: Gaussian) -> Stepper:
     """DPM-Solver++(2M), second order (Lu et al. 2022b): Euler with D extrapolated in log(alpha / sigma).
 
     Needs sigma_s > 0, so give the end to `last`."""
-    return _deterministic(process, DATA, 2, flat)
+    return _Multistep(process, DATA, 2, flat)
 
 
 def dpmpp_3m(process: Gaussian, *, published: bool = False) -> Stepper:
@@ -34,17 +30,17 @@ def dpmpp_3m(process: Gaussian, *, published: bool = False) -> Stepper:
 
     `published` is the form of Lu et al.'s code, whose second difference lacks a factor 2: second order. Needs sigma_s >
     0, so give the end to `last`."""
-    return _deterministic(process, DATA, 3, halved if published else exact)
+    return _Multistep(process, DATA, 3, halved if published else exact)
 
 
 def dpm_2m(process: Gaussian) -> Stepper:
     """DPM-Solver(2M), second order (Lu et al. 2022a): as `dpmpp_2m`, with the noise extrapolated in place of D."""
-    return _deterministic(process, NOISE, 2, flat)
+    return _Multistep(process, NOISE, 2, flat)
 
 
 def dpm_3m(process: Gaussian, *, published: bool = False) -> Stepper:
     """DPM-Solver(3M), third order; the same as deis(3). `published` as in `dpmpp_3m`."""
-    return _deterministic(process, NOISE, 3, halved if published else exact)
+    return _Multistep(process, NOISE, 3, halved if published else exact)
 
 
 def deis(process: Gaussian, order: int = 3) -> Stepper:
@@ -53,13 +49,13 @@ def deis(process: Gaussian, order: int = 3) -> Stepper:
 
     (Their rho-AB, a polynomial in sigma / alpha, is `lms`; their t-AB hangs on the clock of the process.) Needs sigma_s
     > 0, so give the end to `last`. Raises InputError for another order."""
-    return _deterministic(process, NOISE, _order("deis", order), exact)
+    return _Multistep(process, NOISE, _order("deis", order), exact)
 
 
 def lms(process: Gaussian, order: int = 4) -> Stepper:
     """The linear multistep method of order 1 to 4 (Adams-Bashforth; k-diffusion's lms): the noise is a polynomial in
     sigma / alpha. Defined at sigma_s = 0. Raises InputError for another order."""
-    return _stepper(process, _multistep(NOISE, _order("lms", order), flat, in_ratio=True), ANY_TIMES)
+    return _Multistep(process, NOISE, _order("lms", order), flat, in_ratio=True)
 
 
 def dpmpp_2m_sde(process: Gaussian, eta: float | Scalar = 1.0, *, heun: bool = False) -> Stepper:
@@ -67,25 +63,12 @@ def dpmpp_2m_sde(process: Gaussian, eta: float | Scalar = 1.0, *, heun: bool = F
 
     `eta` scales the noise as in `reverse_sde` (k-diffusion's eta is its square). `heun` integrates the line exactly
     (k-diffusion's solver_type "heun") instead of by its middle. Needs sigma_s > 0, so give the end to `last`."""
-    return _stochastic(process, _multistep(DATA, 2, exact if heun else flat), eta)
+    return _Stochastic(process, DATA, 2, exact if heun else flat, eta=as_array(eta))
 
 
 def dpmpp_3m_sde(process: Gaussian, eta: float | Scalar = 1.0, *, published: bool = False) -> Stepper:
     """SDE-DPM-Solver++(3M), as `dpmpp_2m_sde` with D a parabola; `published` as in `dpmpp_3m`."""
-    return _stochastic(process, _multistep(DATA, 3, halved if published else exact), eta)
-
-
-def _deterministic(process, form, order, density):
-    return _stepper(process, _multistep(form, order, density), Partial(ends_noisy, process))
-
-
-def _stepper(process, method, demands):
-    return Stepper(Partial(method.init), Partial(method.step, process), demands)
-
-
-def _stochastic(process, method, eta):
-    demands = Partial(ends_noisy, process)
-    return Stepper(Partial(method.init), Partial(method.sde_step, process, as_array(eta)), demands)
+    return _Stochastic(process, DATA, 3, halved if published else exact, eta=as_array(eta))
 
 
 def _order(name, order):
@@ -94,46 +77,60 @@ def _order(name, order):
     return order
 
 
-@dataclass(frozen=True)
-class _Multistep:
-    """A method; its numbers are part of the program."""
+class _Multistep(Stepper):
+    process: Gaussian
+    form: Form = eqx.field(static=True)
+    points: int = eqx.field(static=True)
+    density: Density = eqx.field(static=True)
+    in_ratio: bool = eqx.field(static=True, default=False)  # the variable is p / q itself, not its logarithm
 
-    form: Form
-    order: int
-    density: Density
-    in_ratio: bool = False  # the variable is p / q itself, not its logarithm
+    @property
+    def order(self):
+        return 2 if self.density is halved else self.points
 
-    def init(self, x: Any, t: Any) -> Any:
-        return (jnp.zeros_like(x),) * (self.order - 1), (jnp.full_like(t, ABSENT),) * (self.order - 1)
+    def init(self, x, t):
+        return (jnp.zeros_like(x),) * (self.points - 1), (jnp.full_like(t, ABSENT),) * (self.points - 1)
 
-    def recall(self, process, carry, f, t, s):
+    def demands(self, ts):
+        return () if self.in_ratio else ends_noisy(self.process, ts)
+
+    def recall(self, carry, f, t, s):
         """The beliefs remembered and their places, with the next carry."""
         before, met = carry
-        here, there = (self.form.level(process, time) for time in (t, s))
+        here, there = (self.form.level(self.process, time) for time in (t, s))
         if self.in_ratio:
             here, there = jnp.exp(here), jnp.exp(there)
         places = [(place - here) / (there - here) for place in met]
-        return before, places, ((f, *before)[: self.order - 1], (here, *met)[: self.order - 1])
+        return before, places, ((f, *before)[: self.points - 1], (here, *met)[: self.points - 1])
 
-    def step(self, process, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
-        beliefs = self.form.beliefs(process, believe(denoise, x, t), x, t)
-        before, places, carry = self.recall(process, carry, beliefs[0], t, s)
-        return self.form.travel(process, beliefs, t, s, before, places, self.density), carry
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+        beliefs = self.form.beliefs(self.process, believe(denoise, x, t), x, t)
+        before, places, carry = self.recall(carry, beliefs[0], t, s)
+        return self.form.travel(self.process, beliefs, t, s, before, places, self.density), carry
 
-    def sde_step(self, process, eta, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+
+class _Stochastic(_Multistep):
+    eta: Scalar = eqx.field(kw_only=True)
+
+    @property
+    def order(self):
+        return min(2, self.points)
+
+    @property
+    def stochastic(self):
+        return positive(self.eta)
+
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
         """x_s = (sigma_s / sigma) k x + alpha_s (1 - k e^-h) E[D(v)] + sigma_s sqrt(1 - k^2) z with k = e^(-eta^2 h),
         h = log(alpha_s / sigma_s) - log(alpha / sigma), and density e^((1 + eta^2) h v)."""
-        (alpha, sigma), (alpha_s, sigma_s) = process.scales(t), process.scales(s)
+        (alpha, sigma), (alpha_s, sigma_s) = self.process.scales(t), self.process.scales(s)
         data = believe(denoise, x, t)
-        before, places, carry = self.recall(process, carry, data, t, s)
-        square = cast(eta, x.dtype) ** 2
-        h = self.form.level(process, s) - self.form.level(process, t)
+        before, places, carry = self.recall(carry, data, t, s)
+        square = cast(self.eta, x.dtype) ** 2
+        h = self.form.level(self.process, s) - self.form.level(self.process, t)
         keep = jnp.exp(-h)
         old, pull = keep**square, 1 - keep ** (1 + square)
         fresh = jnp.sqrt(jnp.where(square > 0, -jnp.expm1(-2 * square * h), 0))
         mean = alpha_s * data + sigma_s * old / sigma * (x - alpha * data)
         mean += alpha_s * pull * bend((data, *before), places, self.density(finite((1 + square) * h), len(places)))
         return mean + sigma_s * fresh * increment(noise, key, x, t, s), carry
-
-
-_multistep = cache(_Multistep)  # one object a method: JAX tells the bound methods of two apart

@@ -22,7 +22,7 @@ def _euler(process, key, denoise, x, t, s, noise):
 
 def heun(process: Gaussian) -> Stepper:
     """Second order, two denoiser calls (Karras et al. 2022, Alg. 1); needs sigma_s > 0, so give the end to `last`."""
-    return one_step(_heun, process, demands=Partial(ends_noisy, process))
+    return one_step(_heun, process, order=2, calls=2, demands=Partial(ends_noisy, process))
 
 
 def _heun(process, key, denoise, x, t, s, noise):

@@ -11,7 +11,7 @@ from jaxdiff.errors import InputError
 from jaxdiff.numerics import concrete, known
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.processes.process import Process
-from jaxdiff.samplers.loop import check, run, sample
+from jaxdiff.samplers.loop import check, run_counted, sample
 from jaxdiff.samplers.modifiers import churn as churned
 from jaxdiff.samplers.modifiers import recasting
 from jaxdiff.samplers.ode import euler, heun
@@ -36,6 +36,13 @@ class Sampler(eqx.Module):
             key, self.stepper, denoise, x, self.ts,
             first=self.first, last=self.last, denoise_last=self.denoise_last, noise=noise,
         )  # fmt: skip
+
+    @property
+    def calls(self) -> int:
+        """Denoiser calls of one sample."""
+        ends = [end for end in (self.first, self.last) if end is not None]
+        middle = self.stepper.calls_of(len(self.ts) - 1 - len(ends))
+        return middle + sum(end.calls_of(1) for end in ends) + self.denoise_last
 
     def like(self, shape_like: Any) -> Any:
         """One example's shape and dtype, of `shape_like`; tokens are int32 whatever it says."""
@@ -76,8 +83,10 @@ class Sampler(eqx.Module):
         ts = check(self.stepper, self.ts, self.first, self.last)
         return eqx.tree_at(lambda s: s.ts, self, ts)
 
-    def run(self, key, denoise, x, noise):
-        return run(key, self.stepper, denoise, x, self.ts, self.first, self.last, self.denoise_last, False, noise)
+    def run(self, key, denoise, x, noise, n=None):
+        """The walk without its checks, down the first n of the intervals, all unless given; n may be traced."""
+        n = len(self.ts) - 1 if n is None else n
+        return run_counted(key, self.stepper, denoise, x, self.ts, n, self.first, self.last, self.denoise_last, noise)
 
 
 def edm(

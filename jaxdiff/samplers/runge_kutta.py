@@ -29,7 +29,7 @@ def runge_kutta_in_t(process: Gaussian, alpha: float | Scalar = 1.0) -> Stepper:
     if concrete(alpha) and not 0 < alpha <= 1:
         raise InputError(f"runge_kutta_in_t got alpha={alpha}, expected 0 < alpha <= 1: 1 is Heun, 1/2 the midpoint")
     alpha = as_array(alpha)
-    return one_step(_runge_kutta, process, alpha, demands=Partial(_ends_noisy, process, alpha))
+    return one_step(_runge_kutta, process, alpha, order=2, calls=2, demands=Partial(_ends_noisy, process, alpha))
 
 
 def _slope(process, denoise, x, t):

@@ -19,7 +19,7 @@ def ddim(process: Gaussian, eta: float | Scalar = 0.0) -> Stepper:
 
     x_s = alpha_s D + sqrt(sigma_s^2 - c^2) eps + c z, where c is eta times the standard deviation of p(x_s | x_t,
     x0)."""
-    return one_step(_ddim, process, as_array(eta))
+    return one_step(_ddim, process, eta=as_array(eta))
 
 
 def _ddim(process, eta, key, denoise, x, t, s, noise):
@@ -41,7 +41,7 @@ def dpmpp_sde(process: Gaussian, eta: float | Scalar = 1.0) -> Stepper:
     log(alpha / sigma), where such a step has led; both steps' noise is of one path.
 
     Needs alpha > 0 at the start and sigma > 0 at the end: give these steps to `first` and `last`."""
-    return one_step(_dpmpp_sde, process, as_array(eta), demands=Partial(inside, process))
+    return one_step(_dpmpp_sde, process, order=2, calls=2, eta=as_array(eta), demands=Partial(inside, process))
 
 
 def _dpmpp_sde(process, eta, key, denoise, x, t, s, noise):
@@ -55,7 +55,7 @@ def _dpmpp_sde(process, eta, key, denoise, x, t, s, noise):
 
 def ancestral(process: Gaussian | Linear) -> Stepper:
     """DDPM's step: x_s ~ p(x_s | x_t, x0 = D) (Ho et al. 2020, Alg. 2), of any linear SDE; finite at both ends."""
-    return one_step(_ancestral, process)
+    return one_step(_ancestral, process, stochastic=True)
 
 
 def _ancestral(process, key, denoise, x, t, s, noise):
@@ -70,7 +70,7 @@ def reverse_sde(process: Diffusing, eta: float | Scalar = 1.0) -> Stepper:
 
     Every eta has the same marginals: 1 is Anderson's reverse SDE, 0 the probability flow. Needs alpha > 0 at the start
     (the drift f is infinite at alpha = 0), so there give the first step to `first`."""
-    return one_step(_reverse_sde, process, as_array(eta), demands=Partial(starts_with_signal, process))
+    return one_step(_reverse_sde, process, eta=as_array(eta), demands=Partial(starts_with_signal, process))
 
 
 def _reverse_sde(process, eta, key, denoise, x, t, s, noise):

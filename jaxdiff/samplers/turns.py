@@ -1,12 +1,10 @@
 """Steppers in turn: another method for some of the steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from jaxdiff import grids
 from jaxdiff.errors import InputError
@@ -14,7 +12,7 @@ from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.samplers.ode import euler
 from jaxdiff.samplers.recipes import Sampler
 from jaxdiff.samplers.singlestep import dpm_2s, dpm_3s
-from jaxdiff.samplers.stepper import Stepper
+from jaxdiff.samplers.stepper import Around, Stepper, memoryless
 
 
 def warmed(inner: Stepper, start: Stepper, steps: int) -> Stepper:
@@ -24,26 +22,28 @@ def warmed(inner: Stepper, start: Stepper, steps: int) -> Stepper:
     would correct the start's steps)."""
     if steps < 1:
         raise InputError(f"warmed got steps={steps}, expected at least 1: the order of the multistep method less one")
-    method = _warm(steps)
-    return Stepper(Partial(method.init, inner, start), Partial(method.step, inner, start), Partial(_both, inner, start))
+    return _Warmed(inner, start, steps)
 
 
-def _both(inner, start, ts):
-    return (*inner.demands(ts), *start.demands(ts))
+class _Warmed(Around):
+    start: Stepper
+    steps: int = eqx.field(static=True)
 
+    @property
+    def stochastic(self):
+        return self.inner.stochastic or self.start.stochastic
 
-@dataclass(frozen=True)
-class _Warmed:
-    steps: int
+    def init(self, x, t):
+        memoryless("warmed", self.start, x, t, why="as its start, which is cold itself; start with a one-step one")
+        return self.inner.init(x, t), jnp.zeros((), jnp.int32)
 
-    def init(self, inner, start, x, t):
-        if jax.tree.leaves(start.init(x, t)):
-            raise InputError("warmed got a multistep start, which is cold itself; start with a one-step one")
-        return inner.init(x, t), jnp.zeros((), jnp.int32)
+    def demands(self, ts):
+        return (*self.inner.demands(ts), *self.start.demands(ts))
 
-    def step(self, inner, start, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
         memory, taken = carry
-        ahead, memory = inner.step(key, denoise, memory, x, t, s, noise=noise)
+        start = self.start
+        ahead, memory = self.inner.step(key, denoise, memory, x, t, s, noise=noise)
         # A real branch, also in a batch, since `taken` is the same for all.
         warming = lambda x: start.step(key, denoise, start.init(x, t), x, t, s, noise=noise)[0]  # noqa: E731
         x = jax.lax.cond(taken < self.steps, warming, lambda _: ahead, x)
@@ -57,31 +57,44 @@ def in_turn(steppers: Sequence[Stepper], turns: Sequence[int]) -> Stepper:
     len(turns) intervals."""
     if not all(0 <= turn < len(steppers) for turn in turns):
         raise InputError(f"in_turn got turns={tuple(turns)} for {len(steppers)} steppers, expected indices of them")
-    method = _turns(tuple(turns))
-    arms = tuple(steppers)
-    return Stepper(Partial(method.init, arms), Partial(method.step, arms), Partial(method.demands, arms))
+    return _InTurn(tuple(steppers), tuple(turns))
 
 
-@dataclass(frozen=True)
-class _InTurn:
-    turns: tuple[int, ...]
+class _InTurn(Stepper):
+    steppers: tuple[Stepper, ...]
+    turns: tuple[int, ...] = eqx.field(static=True)
 
-    def init(self, steppers, x, t):
-        if jax.tree.leaves([stepper.init(x, t) for stepper in steppers]):
-            raise InputError("in_turn got a multistep stepper, whose memory the other steppers would not fill")
+    @property
+    def order(self):
+        return min(self.steppers[turn].order for turn in self.turns)
+
+    @property
+    def calls(self):
+        return max(self.steppers[turn].calls for turn in self.turns)
+
+    def calls_of(self, steps):
+        return sum(self.steppers[turn].calls for turn in self.turns[:steps])
+
+    @property
+    def stochastic(self):
+        return any(self.steppers[turn].stochastic for turn in self.turns)
+
+    def init(self, x, t):
+        for stepper in self.steppers:
+            memoryless("in_turn", stepper, x, t, why="whose memory the other steppers would not fill")
         return jnp.zeros((), jnp.int32)
 
-    def step(self, steppers, key, denoise, taken, x, t, s, *, noise=jax.random.normal):
+    def step(self, key, denoise, taken, x, t, s, *, noise=jax.random.normal):
         def arm(stepper):
             return lambda x: stepper.step(key, denoise, stepper.init(x, t), x, t, s, noise=noise)[0]
 
-        x = jax.lax.switch(jnp.asarray(self.turns)[taken], [arm(stepper) for stepper in steppers], x)
+        x = jax.lax.switch(jnp.asarray(self.turns)[taken], [arm(stepper) for stepper in self.steppers], x)
         return x, taken + 1
 
-    def demands(self, steppers, ts):
+    def demands(self, ts):
         count = len(self.turns)
         message = f"in_turn has {count} turns, but walks {len(ts) - 1} intervals; give it one turn an interval"
-        walks = (steppers[turn].demands(ts[i : i + 2]) for i, turn in enumerate(self.turns[: len(ts) - 1]))
+        walks = (self.steppers[turn].demands(ts[i : i + 2]) for i, turn in enumerate(self.turns[: len(ts) - 1]))
         return sum(walks, ((len(ts) - 1 == count, message),))
 
 
@@ -101,9 +114,3 @@ def dpm_fast(
     ts = grids.logsnr(process, len(orders) + 1, sigma_min=sigma_min, sigma_max=sigma_max)[:-1]
     steppers = euler(process), dpm_2s(process), dpm_3s(process)
     return Sampler(process, in_turn(steppers, [order - 1 for order in orders]), ts)
-
-
-_warm = cache(_Warmed)  # one object a method: JAX tells the bound methods of two apart
-
-
-_turns = cache(_InTurn)  # one object a method: JAX tells the bound methods of two apart

@@ -2,13 +2,11 @@
 one denoiser call a step gives one order more than the same multistep method."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from jaxdiff.errors import InputError
 from jaxdiff.processes.gaussian import Gaussian
@@ -35,31 +33,38 @@ def unipc(process: Gaussian, order: int = 2, *, published: Callable[..., Any] | 
     InputError for another order."""
     if order not in (2, 3):
         raise InputError(f"unipc got order={order}, expected 2 or 3")
-    method = _corrector(order, published)
-    return Stepper(Partial(method.init), Partial(method.step, process), Partial(ends_noisy, process))
+    return _UniPC(process, order, published)
 
 
-@dataclass(frozen=True)
-class _UniPC:
-    order: int
-    published: Callable[..., Any] | None
+class _UniPC(Stepper):
+    process: Gaussian
+    points: int = eqx.field(static=True)
+    published: Callable[..., Any] | None = eqx.field(static=True)
+
+    @property
+    def order(self):
+        return self.points + 1
+
+    def demands(self, ts):
+        return ends_noisy(self.process, ts)
 
     def init(self, x, t):
         """The corrected x before, its time, and the beliefs up to then with their log(alpha / sigma)."""
-        return x, t, (jnp.zeros_like(x),) * self.order, (jnp.full_like(t, ABSENT),) * self.order
+        return x, t, (jnp.zeros_like(x),) * self.points, (jnp.full_like(t, ABSENT),) * self.points
 
-    def step(self, process, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
         before, u, beliefs, levels = carry
-        data, level = believe(denoise, x, t), DATA.level(process, t)
+        data, level = believe(denoise, x, t), DATA.level(self.process, t)
         # The step from u to t again, with the belief at its end; none has led here at first, or none from alpha > 0.
         begun = jnp.isfinite(levels[0])
         places = (jnp.where(begun, level, ABSENT), *levels[1:])
-        corrected = self.travel(process, before, u, t, beliefs[0], (data, *beliefs[1:]), places)
+        corrected = self.travel(before, u, t, beliefs[0], (data, *beliefs[1:]), places)
         x = jnp.where(begun, corrected, x)
         beliefs, levels = (data, *beliefs[:-1]), (level, *levels[:-1])
-        return self.travel(process, x, t, s, data, beliefs[1:], levels[1:]), (x, t, beliefs, levels)
+        return self.travel(x, t, s, data, beliefs[1:], levels[1:]), (x, t, beliefs, levels)
 
-    def travel(self, process, x, t, s, data, others, levels):
+    def travel(self, x, t, s, data, others, levels):
+        process = self.process
         here, there = (DATA.level(process, time) for time in (t, s))
         places = [(level - here) / (there - here) for level in levels]
         return DATA.travel(process, DATA.beliefs(process, data, x, t), t, s, others, places, self.density(places))
@@ -71,16 +76,12 @@ class _UniPC:
         return _Published(self.published, only)
 
 
-@dataclass(frozen=True)
-class _Published:
+class _Published(eqx.Module):
     """`exact`, but for E v where it is the `only` coefficient: B(h) / 2 over 1 - e^-h."""
 
-    b: Callable[..., Any]
+    b: Callable[..., Any] = eqx.field(static=True)
     only: Any
 
     def __call__(self, z, n):
         one, first, *rest = exact(z, n)
         return [one, jnp.where(self.only, finite(0.5 * self.b(z) / bh2(z)), first), *rest]
-
-
-_corrector = cache(_UniPC)  # one object a method: JAX tells the bound methods of two apart

@@ -58,7 +58,7 @@ class Walk(NamedTuple):
 
 def stepper(process: Gaussian, walk: Walk) -> Stepper:
     """The walk for `samplers.sample`; its first time must have alpha > 0."""
-    return one_step(_step, process, walk.kernel, demands=Partial(signal, process))
+    return one_step(_step, process, walk.kernel, stochastic=True, demands=Partial(signal, process))
 
 
 def signal(process: Gaussian, ts: Array) -> tuple[Any, ...]:

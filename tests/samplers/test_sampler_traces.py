@@ -3,6 +3,7 @@ that program, and its memory, do not grow with the number of steps."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
@@ -118,6 +119,24 @@ def test_the_recipe_and_draw_retrace_nothing(key):
     run(0.2, 9)
     run(0.3, 1)
     assert apply.traces == once
+
+
+def test_drawings_of_any_number_of_steps_are_one_program(key):
+    """Deterministic, stochastic and multistep, with ends of their own; the walk of each is that of `sample`."""
+    for make in (MADE["heun"], MADE["ddim"], MADE["dpmpp_3m"]):
+        apply, seen = Counted(), []
+        for n in (2, 3, 18, 256):
+            p, denoise, _ = parts(apply, 0.1)
+            euler = samplers.euler(p)
+            sampler = samplers.Sampler(p, make(p, 0.1), grids.karras(p, n), euler if n > 2 else None, euler)
+            before = apply.traces
+            drawn = samplers.draw(key, 2, lambda cond, d=denoise: d, sampler, (3,), chunk=2)
+            seen.append(apply.traces - before)
+            start, walk = jax.random.split(jax.random.fold_in(key, 1))
+            x = sampler(walk, denoise, sampler.start(start, (3,)))
+            np.testing.assert_allclose(drawn[1], x, rtol=1e-5, atol=1e-5)
+        assert seen[1] > 0
+        assert seen[2:] == [0, 0]
 
 
 def test_product_retraces_nothing(key):

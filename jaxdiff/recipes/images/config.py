@@ -39,7 +39,7 @@ def default() -> ConfigDict:
     config.train.flip = False  # mirror half of the images
 
     config.sample = ConfigDict()
-    config.sample.sampler = ConfigDict({"name": "edm", "steps": 18})  # jaxdiff.recipes.images.samplers
+    config.sample.sampler = ConfigDict({"name": "edm", "steps": 18})  # jaxdiff.samplers.named
     config.sample.guidance = 1.0  # 1: the conditional model as it is
     config.sample.ema_width = 0.0  # which average draws: one of ema_widths, or any from snapshots; 0 for the first
 

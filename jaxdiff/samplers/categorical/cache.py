@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from jaxdiff import beliefs
 from jaxdiff.errors import InputError
 from jaxdiff.processes.categorical import Categorical
-from jaxdiff.samplers.stepper import Stepper
+from jaxdiff.samplers.stepper import Around, Stepper
 
 __all__ = ["cached"]
 
@@ -30,34 +30,25 @@ def cached(process: Categorical, inner: Stepper, *, meaning: type = beliefs.Leav
     or does not say, by `time_conditioned = False`, that it does not."""
     if meaning not in (beliefs.LeaveOneOut, beliefs.Posterior, beliefs.Score):
         raise InputError(f"cached got meaning={meaning!r}, expected beliefs.LeaveOneOut, Posterior or Score")
-    kind = _Kind(process.states if meaning is beliefs.Score else process.vocab, meaning, dtype)
-    return Stepper(Partial(kind, inner), Partial(_cached, inner), inner.demands)
+    width = process.states if meaning is beliefs.Score else process.vocab
+    return _Cached(inner, width, meaning, None if dtype is None else jnp.dtype(dtype))
 
 
-class _Kind:
-    """What a belief looks like, before there is one."""
+class _Cached(Around):
+    width: int = eqx.field(static=True)
+    meaning: type = eqx.field(static=True)
+    dtype: Any = eqx.field(static=True)
 
-    def __init__(self, width: int, meaning: type, dtype: Any):
-        self.all = width, meaning, None if dtype is None else jnp.dtype(dtype)
+    def init(self, x, t):
+        nothing = self.meaning(jnp.zeros((*x.shape, self.width), self.dtype or t.dtype))
+        return jnp.full_like(x, -1), nothing, self.inner.init(x, t)  # of no tokens yet
 
-    def __hash__(self):
-        return hash((_Kind, self.all))
-
-    def __eq__(self, other):
-        return isinstance(other, _Kind) and self.all == other.all
-
-    def __call__(self, inner, x, t):
-        width, meaning, dtype = self.all
-        nothing = meaning(jnp.zeros((*x.shape, width), dtype or t.dtype))
-        return jnp.full_like(x, -1), nothing, inner.init(x, t)  # of no tokens yet
-
-
-def _cached(inner, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
-    asked, belief, own = carry
-    # Compared here, not after the step: a corrector around it may change tokens too.
-    belief = _refreshed(_untimed(denoise), x, t, jnp.any(x != asked), belief)
-    moved, own = inner.step(key, Partial(_the_one, x, t, belief), own, x, t, s, noise=noise)
-    return moved, (x, belief, own)
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+        asked, belief, own = carry
+        # Compared here, not after the step: a corrector around it may change tokens too.
+        belief = _refreshed(_untimed(denoise), x, t, jnp.any(x != asked), belief)
+        moved, own = self.inner.step(key, Partial(_the_one, x, t, belief), own, x, t, s, noise=noise)
+        return moved, (x, belief, own)
 
 
 def _untimed(denoise):

@@ -6,16 +6,18 @@ wrong in what they have to do with one another."""
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxdiff.beliefs import believe
 from jaxdiff.errors import InputError
+from jaxdiff.numerics import as_array
 from jaxdiff.processes.categorical import Categorical, LogProbs, Mixing, one_hot_logs
 from jaxdiff.samplers.categorical.draws import pick
 from jaxdiff.samplers.categorical.kernels import Kernel, alone
-from jaxdiff.samplers.stepper import Stepper
+from jaxdiff.samplers.stepper import Around, Stepper
 
 __all__ = ["conditional", "gibbs"]
 
@@ -29,24 +31,26 @@ def gibbs(process: Categorical, inner: Stepper, *, moves: int = 1, block: int = 
     below 1."""
     if moves < 1 or block < 1:
         raise InputError(f"gibbs got moves={moves} and block={block}, expected at least 1 of each")
-    return Stepper(inner.init, Partial(_Gibbs(moves, block), process, inner), inner.demands)
+    return _Gibbs(inner, process, moves, block)
 
 
-class _Gibbs:
-    """The corrected step; the numbers of moves and of tokens are part of the program."""
+class _Gibbs(Around):
+    process: Categorical
+    moves: int = eqx.field(static=True)
+    block: int = eqx.field(static=True)
 
-    def __init__(self, moves: int, block: int):
-        self.moves, self.block = moves, block
+    @property
+    def calls(self):
+        return self.inner.calls + self.moves
 
-    def __hash__(self):
-        return hash((_Gibbs, self.moves, self.block))
+    @property
+    def stochastic(self):
+        return True
 
-    def __eq__(self, other):
-        return isinstance(other, _Gibbs) and (self.moves, self.block) == (other.moves, other.block)
-
-    def __call__(self, process, inner, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
+    def step(self, key, denoise, carry, x, t, s, *, noise=jax.random.normal):
         step_key, key = jax.random.split(key)
-        x, carry = inner.step(step_key, denoise, carry, x, t, s, noise=noise)
+        process = self.process
+        x, carry = self.inner.step(step_key, denoise, carry, x, t, s, noise=noise)
         if self.block > x.size:
             raise InputError(f"gibbs got block={self.block} for {x.size} tokens, expected at most as many")
 
@@ -57,7 +61,7 @@ class _Gibbs:
             return z.reshape(-1).at[places].set(pick(which, logs).astype(z.dtype)).reshape(z.shape), None
 
         keys = jax.random.split(key, self.moves)
-        return jax.lax.cond(s > 0, lambda: jax.lax.scan(correct, x, keys)[0], lambda: x), carry
+        return jax.lax.cond(as_array(s) > 0, lambda: jax.lax.scan(correct, x, keys)[0], lambda: x), carry
 
 
 def conditional(process: Categorical) -> Kernel:

@@ -19,7 +19,7 @@ __all__ = ["draw", "greedy", "move", "pick", "x0_then_posterior"]
 
 def draw(kernel: Kernel) -> Stepper:
     """The stepper that draws z_s from the law of a kernel."""
-    return one_step(_draw, partial(kernel))
+    return one_step(_draw, partial(kernel), stochastic=True)
 
 
 def _draw(kernel, key, denoise, x, t, s, noise):
@@ -51,7 +51,7 @@ def _law(kernel, denoise, z, t, s):
 def x0_then_posterior(process: Categorical) -> Stepper:
     """Draw x0 from the posterior p(x0 | z_t), then z_s from q(z_s | z_t, x0), the process's own bridge: the law of
     `draw(ancestral(process))`."""
-    return one_step(_x0_then_posterior, process)
+    return one_step(_x0_then_posterior, process, stochastic=True)
 
 
 def _x0_then_posterior(process, key, denoise, x, t, s, noise):
