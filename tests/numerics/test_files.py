@@ -85,7 +85,11 @@ def test_no_folder_is_made(tmp_path):
 
 
 def test_arrays_come_back_from_an_npz(tmp_path):
-    arrays = {"x": np.arange(6, dtype=np.int16).reshape(2, 3), "names": np.array(["a", "bc"]), "empty": np.zeros((0, 4))}
+    arrays = {
+        "x": np.arange(6, dtype=np.int16).reshape(2, 3),
+        "names": np.array(["a", "bc"]),
+        "empty": np.zeros((0, 4)),
+    }
     with np.load(io.BytesIO(files.npz(arrays)), allow_pickle=False) as found:
         assert set(found) == set(arrays)
         for name, array in arrays.items():
