@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from jaxdiff.errors import InputError
+from jaxdiff.numerics import files
 
 CHUNK = 4096  # molecules in a file of the cache
 
@@ -113,10 +114,7 @@ def _chunk(smiles: list[str], names: tuple[str, ...], cache: str | Path | None) 
         pass  # not there yet, or damaged: compute it
     found = _compute(smiles, names)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
-    with open(draft, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, canonical=found.canonical, **found.properties)
-    draft.replace(path)
+    files.write(path, files.npz({"canonical": found.canonical, **found.properties}))
     return found
 
 

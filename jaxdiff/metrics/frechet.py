@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable
 from functools import reduce
 from os import PathLike
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -22,6 +23,7 @@ from numpy.lib.npyio import NpzFile
 from jaxdiff.errors import InputError
 from jaxdiff.metrics.features import Features, extract, name_of
 from jaxdiff.metrics.inputs import Images, Table, numbers, table, whole
+from jaxdiff.numerics.files import replacing
 
 
 class Moments(eqx.Module):
@@ -114,7 +116,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def save_moments(path: str | PathLike, m: Moments) -> None:
     """Write an npz file with keys mu and sigma, and n and features where known; without an ending it gets .npz."""
     known = {name: np.array(v) for name, v in {"n": m.n, "features": m.features}.items() if v is not None}
-    np.savez(path, allow_pickle=False, mu=m.mu, sigma=m.sigma, **known)
+    path = Path(path)
+    path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+    with replacing(path) as draft, open(draft, "wb") as file:
+        np.savez(file, allow_pickle=False, mu=m.mu, sigma=m.sigma, **known)
 
 
 def load_moments(path: str | PathLike) -> Moments:

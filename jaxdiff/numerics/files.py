@@ -1,27 +1,50 @@
-"""Files that are whole or not there, and what can be written to them."""
+"""Files that are whole or not there: written beside their place, then moved there at once.
 
+A full disk, a mistake or a kill leaves what was there before. The folder must exist: where a file may appear is for the
+caller to say."""
+
+import contextlib
 import io
+import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
-def write(path: Path, content: str | bytes) -> Path:
-    """Put `content` at `path` in one move, so that a full disk or a kill leaves what was there before."""
-    draft = path.with_name(path.name + ".tmp")
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft beside `path` to write to, moved there at the end; removed if the writing raises.
+
+    For content that is too large to stand in memory once more; `write` is for all other. The draft's name ends in
+    ".tmp" and has the process's id, so that two processes that write the same file don't write into one another's."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
-    except OSError:
-        draft.unlink(missing_ok=True)
+        yield draft
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise
-    return draft.replace(path)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    """Put `content` (text as UTF-8) at `path` in one move; OSError leaves what was there before."""
+    with replacing(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def write_json(path: Path, result: Any) -> Path:
+    """Put a tree of results at `path` as JSON, `plain`, two spaces a level and a line's end."""
+    return write(path, json.dumps(plain(result), indent=2, allow_nan=False) + "\n")
 
 
 def npz(arrays: Mapping[str, Any]) -> bytes:
-    """The arrays as the content of a compressed .npz file."""
+    """The arrays as the content of a compressed .npz file; ValueError for objects, which only a pickle could hold."""
     buffer, named = io.BytesIO(), dict(arrays)
     np.savez_compressed(buffer, allow_pickle=False, **named)
     return buffer.getvalue()

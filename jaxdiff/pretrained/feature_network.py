@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 
 from jaxdiff.errors import InputError
 from jaxdiff.metrics import named
+from jaxdiff.numerics import chunks
 
 
 def feature_network(name: str, net: nnx.Module, prepare: Callable[[np.ndarray], np.ndarray], batch: int) -> Any:
@@ -23,12 +24,14 @@ def feature_network(name: str, net: nnx.Module, prepare: Callable[[np.ndarray], 
 
 def _features(run, prepare, batch, images):
     images = np.asarray(images)
-    out = []
-    for start in range(0, len(images), batch):
-        part = prepare(images[start : start + batch])
-        size = min(batch, 1 << (len(part) - 1).bit_length())
-        out.append(np.asarray(run(np.resize(part, (size, *part.shape[1:]))))[: len(part)])
-    return np.concatenate(out)
+
+    def features(places, rows):
+        return run(prepare(np.asarray(rows)))
+
+    left = len(images) % batch or min(len(images), batch)
+    whole, size = len(images) - left, 1 << (left - 1).bit_length()
+    parts = list(chunks.each(features, whole, images[:whole], chunk=batch)) if whole else []
+    return np.concatenate([*parts, chunks.over(features, left, images[whole:], chunk=min(batch, size))])
 
 
 def colours(images: np.ndarray) -> np.ndarray:

@@ -2,13 +2,12 @@
 
 `jaxdiff evaluate --measure=NAME` is one of a recipe's list; the report walks over the results in the folder."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdiff.domains.domain import Say
-from jaxdiff.numerics.files import plain, write
+from jaxdiff.numerics.files import plain, write_json
 from jaxdiff.runs.folder import remember_domain
 from jaxdiff.runs.model import Run
 
@@ -37,5 +36,5 @@ def evaluate(run: Run, measure: Measure, *, seed: int = 1, say: Say = print, **f
     Raises InputError as the measure does."""
     remember_domain(run.folder, run.model.domain)
     found = plain(measure.measure(run, seed=seed, say=say, **flags))
-    write(run.folder / measure.file, json.dumps(found, indent=2, allow_nan=False) + "\n")
+    write_json(run.folder / measure.file, found)
     return found

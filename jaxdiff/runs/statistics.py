@@ -33,9 +33,7 @@ def statistics(images: data.Images, features: str, out: str | Path) -> metrics.M
     function, out = feature_function(features), checked_file(out)
     found = metrics.statistics(_chunks(images, counter("images:")), function, chunk=CHUNK)
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f"{out.stem}.tmp.npz")
-    metrics.save_moments(draft, found)
-    draft.replace(out)
+    metrics.save_moments(out, found)
     return found
 
 

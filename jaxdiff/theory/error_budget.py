@@ -25,7 +25,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxdiff.errors import InputError
-from jaxdiff.numerics import as_array, known, partial, require
+from jaxdiff.numerics import as_array, chunks, known, partial, require
 from jaxdiff.oracles import GaussianOracle
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.samplers.loop import check
@@ -145,7 +145,7 @@ def _monte_carlo(key, oracle, denoise, ts, levels, walk, draws, chunk):
 
         return (start, *jax.lax.map(step, jnp.arange(len(ts) - 1)))
 
-    start, discretisation, miss = _each(draw, draws, chunk)
+    start, discretisation, miss = chunks.within(draw, draws, chunk)
     price = walk.price(process, levels[:-1], levels[1:])
     # No draw can show what is infinite: a belief frozen until no noise is left.
     score, discretisation = _times(price, miss), jnp.where(jnp.isinf(price), jnp.inf, discretisation)
@@ -153,13 +153,6 @@ def _monte_carlo(key, oracle, denoise, ts, levels, walk, draws, chunk):
     sums["bound"] = start + walk.factor * (sums["discretisation"] + sums["score"])
     stderr = {name: _stderr(values) for name, values in sums.items()}
     return Budget(levels, start.mean(), discretisation.mean(0), score.mean(0), walk.factor, stderr)
-
-
-def _each(draw, n, chunk):
-    """draw(0), ... draw(n - 1), `chunk` at a time: full chunks alone, so that one program does."""
-    places = jnp.minimum(jnp.arange(-(-n // chunk) * chunk), n - 1).reshape(-1, chunk)
-    found = jax.lax.map(jax.vmap(draw), places)
-    return jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:])[:n], found)
 
 
 def _stderr(values):
@@ -297,7 +290,7 @@ def _profile(key, oracle, denoise, levels, draws, chunk):
             miss = jnp.zeros_like(t) if denoise is None else _miss(process, denoise, y, t, noise)
             return jnp.sum(noise**2) / x0.size, miss / x0.size
 
-        shares, misses = _each(draw, draws, chunk)
+        shares, misses = chunks.within(draw, draws, chunk)
         return shares.mean(), misses.mean(), _stderr(shares), _stderr(misses)
 
     return Profile(levels, *jax.lax.map(at, levels))
@@ -331,7 +324,7 @@ def _held_out(key, process, denoise, data, levels, draws, chunk):
 
             return jax.vmap(draw)(jax.random.split(jax.random.fold_in(key, i), draws)).mean() / x0.size
 
-        losses = _each(example, len(data), chunk)
+        losses = chunks.within(example, len(data), chunk)
         return losses.mean(), _stderr(losses)
 
     squares, stderr = jax.lax.map(at, levels)

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float64, PyTree
 from jaxdiff import parameterizations
 from jaxdiff.errors import InputError
 from jaxdiff.losses import weights
-from jaxdiff.numerics import aligned, as_array, known, partial, require
+from jaxdiff.numerics import aligned, as_array, chunks, known, partial, require
 from jaxdiff.processes.gaussian import Gaussian
 from jaxdiff.types import Denoiser, Noise, PRNGKey
 
@@ -186,19 +186,14 @@ def _measure(key, fixed, x0, ts, cond, draws, chunk, progress):
         raise InputError("excess got examples that are not all finite; leave out those with NaN or infinity")
     if draws < 1 or (chunk is not None and chunk < 1):
         raise InputError(f"excess got draws={draws} and chunk={chunk}, expected at least 1 of each (or chunk=None)")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
-        if np.shape(leaf)[:1] != (n,):
-            name = f"cond{jax.tree_util.keystr(path)}"
-            raise InputError(f"{name} has shape {np.shape(leaf)}, expected ({n}, ...): a row for every example")
-    chunk = min(n, chunk or int(np.clip(2**22 // max(x0[0].size, 1), 1, 128)))
-    parts = []
-    for begin in range(0, n, chunk):
-        places = np.minimum(np.arange(begin, begin + chunk), n - 1)
-        rows = jax.tree.map(lambda leaf, places=places: jnp.asarray(leaf[places]), (x0, cond))
-        parts.append(np.asarray(_chunk(key, jnp.asarray(places, jnp.uint32), fixed, rows, ts, draws), np.float64))
-        if progress is not None:
-            progress(min(begin + chunk, n), n)
-    values = np.moveaxis(np.concatenate(parts)[:n], 2, 0)
+    chunks.leading(n, "example", cond=cond)
+
+    def measured(places, rows):
+        return _chunk(key, places, fixed, rows, ts, draws)
+
+    size = min(n, chunk or chunks.fitting(x0[0].size))
+    found = chunks.over(measured, n, (x0, cond), chunk=size, progress=progress)
+    values = np.moveaxis(np.asarray(found, np.float64), 2, 0)
     return Excess(np.asarray(ts, np.float64), *(_curve(each) for each in values))
 
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxdiff.errors import InputError
+from jaxdiff.numerics import files
 
 FORMAT = 1
 
@@ -40,9 +40,7 @@ def own(directory: Path, config: Mapping[str, Any] | None) -> dict[str, Any]:
         raise InputError(f"{directory} has checkpoints, but no run.json that says whose: give another directory")
     directory.mkdir(parents=True, exist_ok=True)
     plain = _json(config)
-    draft = directory / "run.json.tmp"
-    draft.write_text(f'{{"format": {FORMAT}, "fingerprint": "{fingerprint(config)}", "config": {plain}}}\n')
-    os.replace(draft, path)
+    files.write(path, f'{{"format": {FORMAT}, "fingerprint": "{fingerprint(config)}", "config": {plain}}}\n')
     return json.loads(plain)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxdiff.numerics import files
+
 Record = Mapping[str, float]
 """step, position, loss, grad_norm, update_norm, examples_per_second, seconds_left, and what an evaluation returned."""
 
@@ -25,23 +27,21 @@ class Sink(NamedTuple):
 
 def jsonl(path: str | os.PathLike) -> Sink:
     """One JSON object a line, flushed; rows past the resumed step and a torn last line are dropped at start."""
-    target, files = Path(path), []
+    target, opened = Path(path), []
 
     def start(step):
         target.parent.mkdir(parents=True, exist_ok=True)
         rows = target.read_text().splitlines() if target.exists() else []
-        draft = target.with_name(target.name + ".tmp")
-        draft.write_text("".join(f"{row}\n" for row in rows if _up_to(row, step)))
-        os.replace(draft, target)
-        files.append(target.open("a"))
+        files.write(target, "".join(f"{row}\n" for row in rows if _up_to(row, step)))
+        opened.append(target.open("a"))
 
     def write(record):
-        files[-1].write(json.dumps(dict(record)) + "\n")
-        files[-1].flush()
+        opened[-1].write(json.dumps(dict(record)) + "\n")
+        opened[-1].flush()
 
     def close():
-        while files:
-            files.pop().close()
+        while opened:
+            opened.pop().close()
 
     return Sink(start, write, close)
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.errors import InputError
+from jaxdiff.numerics import files
 from jaxdiff.training import ema
 from jaxdiff.training.state import TrainState
 from jaxdiff.training.stops import DiskFull
@@ -52,7 +53,7 @@ class Snapshots:
     def start(self, position: int) -> None:
         """A run begins or carries on at `position`: what a killed one had written beyond it will be written anew."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        for draft in self.directory.glob("*.npz.tmp"):
+        for draft in self.directory.glob("*.npz*.tmp"):
             draft.unlink()
         for snapshot in stored(self.directory):
             if snapshot.position > position:
@@ -93,14 +94,10 @@ class Snapshots:
         return short
 
     def _write(self, path, arrays):
-        draft = path.with_name(path.name + ".tmp")
         try:
-            with draft.open("wb") as file:
+            with files.replacing(path) as draft, draft.open("wb") as file:
                 np.savez(file, **arrays)
-            os.replace(draft, path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink()
             if error.errno == errno.ENOSPC:
                 raise DiskFull(
                     f"no space left to write {path}; the snapshots before it are complete: free some space and run the "
