@@ -84,9 +84,8 @@ def _picked(process, n, sigma_min, sigma_max, steps, c1, c2) -> Grid:
     low, high = reach(process)
     keep = (table >= jnp.maximum(low, sigma_min)) & (table <= jnp.minimum(high, sigma_max))
     first = jnp.argmax(keep)
-    count = require(
-        keep.sum(), keep.sum() > 0, "no iDDPM noise level lies in the process's range; widen sigma_min, sigma_max"
-    )
+    message = "no iDDPM noise level lies in the process's range; widen sigma_min, sigma_max"
+    table, count = require(table, keep.sum() > 0, message), keep.sum()
     picked = first + jnp.round((count - 1).astype(table.dtype) * (jnp.arange(n) / max(n - 1, 1))).astype(int)
     return falling_times(process, table[picked])
 

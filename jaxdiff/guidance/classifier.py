@@ -130,8 +130,8 @@ class _OfClass(eqx.Module):
         n = len(logits)
         got = f"{self.label}" if concrete(self.label) else "an id outside"
         ok = known(lambda label: (label >= 0) & (label < n), self.label)
-        label = require(self.label, ok, f"a label is {got}, expected one of the {n} classes, 0 to {n - 1}")
-        return jax.nn.log_softmax(logits)[label]
+        message = f"a label is {got}, expected one of the {n} classes, 0 to {n - 1}"
+        return require(jax.nn.log_softmax(logits)[self.label], ok, message)
 
 
 def from_classifier(

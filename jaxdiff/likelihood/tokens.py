@@ -24,7 +24,7 @@ from jaxdiff.likelihood.bound import Bound, bound
 from jaxdiff.likelihood.elbo import integral_law
 from jaxdiff.likelihood.ends import shown
 from jaxdiff.losses import categorical, token_rates
-from jaxdiff.numerics import as_array, cast, concrete, known, partial, require
+from jaxdiff.numerics import as_array, cast, concrete, known, partial, require, sealed
 from jaxdiff.processes.categorical import (
     Categorical,
     Mixing,
@@ -69,10 +69,12 @@ def nelbo(
         "the absorbing process keeps some data at t = 1, where its prior has masks alone: the bound is infinite; take "
         "a schedule that ends at alpha(1) = 0, such as alphas.linear(), on which the belief is the same"
     )
-    x0, clean = require(x0, known(_ends_hidden, process), message), known(_clean, process, t0)
+    hidden = known(_ends_hidden, process)
+    t0, clean = require(t0, hidden, message), known(_clean, process, t0)
     loss = categorical.bound(process) if steps is None else categorical.d3pm(process, steps)
     functions = partial(denoise), loss, partial(integral_law(times))
-    return _nelbo(key, process, *functions, x0, mask, t0, concrete(clean) and bool(clean), n_times, draws)
+    found = _nelbo(key, process, *functions, x0, mask, t0, concrete(clean) and bool(clean), n_times, draws)
+    return found if concrete(ok, hidden) else sealed(found, ok & hidden)
 
 
 @eqx.filter_jit

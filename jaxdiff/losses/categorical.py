@@ -19,7 +19,7 @@ from jaxdiff.errors import InputError
 from jaxdiff.losses import token_rates
 from jaxdiff.losses.matching import Loss
 from jaxdiff.losses.weights import Weight, unit
-from jaxdiff.numerics import as_array, partial
+from jaxdiff.numerics import as_array, concrete, partial, sealed
 from jaxdiff.processes.categorical import Categorical, check_tokens
 from jaxdiff.types import Denoiser, PRNGKey, Scalar, Time
 
@@ -30,7 +30,7 @@ def bound(process: Categorical) -> Loss:
 
     As loss(key, denoise, x0, t, *, mask=None), summed over tokens: `key` draws z_t, `mask` (broadcast to x0) counts the
     tokens where it is true; all are noised. Never negative, and finite at both ends of time. Raises InputError for
-    tokens outside the vocabulary, and for what is no belief about them."""
+    tokens outside the vocabulary (traced ones cost NaN), and for what is no belief about them."""
     return Partial(_noised, partial(token_rates.bound), process)
 
 
@@ -91,7 +91,7 @@ def _noised(
     x0, t = check_tokens(process, x0), as_array(t)
     z = process.perturb(key, x0, t)
     belief = believe(process, denoise, z, t)
-    return counted(form(process, belief, x0, z, t.astype(_dtype(belief))), mask)
+    return _told(process, x0, counted(form(process, belief, x0, z, t.astype(_dtype(belief))), mask))
 
 
 def _stepped(
@@ -111,7 +111,12 @@ def _stepped(
     z = process.perturb(key, x0, t)
     belief = believe(process, denoise, z, t)
     t, s, steps = (value.astype(_dtype(belief)) for value in (t, s, steps))
-    return counted(steps * token_rates.step(process, belief, x0, z, t, s), mask)
+    return _told(process, x0, counted(steps * token_rates.step(process, belief, x0, z, t, s), mask))
+
+
+def _told(process, x0, cost):
+    """The cost, NaN where traced tokens are none of the vocabulary: known ones were refused."""
+    return cost if concrete(x0) else sealed(cost, (x0 >= 0) & (x0 < process.vocab))
 
 
 def counted(costs: Array, mask: Array | None) -> Scalar:

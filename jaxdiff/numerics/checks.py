@@ -1,10 +1,10 @@
-"""Mistakes in values: raised at once when the value is known, and when the program runs where it is traced."""
+"""Mistakes in values: raised at once when the value is known; where it is traced, the program's floats end in NaN."""
 
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -27,9 +27,21 @@ def known(function: Callable[..., Any], *args: Any) -> Any:
 def require(value: Any, ok: Any, message: str) -> Any:
     """`value`, where `ok` holds everywhere; use the result, or a compiled program drops the check.
 
-    Raises InputError(message) when `ok` is known to fail; a compiled program raises the message when it runs."""
+    Raises InputError(message) when `ok` is known to fail. Where it is traced, a float becomes NaN where `ok` fails, and
+    nothing calls back to the host, so that the program can be stored, exported and run by several processes; whole
+    numbers know no NaN and pass, so whoever reads them seals what it makes of them."""
     if not concrete(ok):
-        return eqx.error_if(value, ~ok, message)
+        return sealed(value, ok)
     if not np.asarray(ok).all():  # NumPy's own `all`: JAX's would be traced
         raise InputError(message)
     return value
+
+
+def sealed(value: Any, ok: Any) -> Any:
+    """`value` with its floats NaN unless `ok` holds everywhere: what a compiled program says of a mistake."""
+    good = jnp.all(ok)
+
+    def seal(leaf):
+        return jnp.where(good, leaf, jnp.nan) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) else leaf
+
+    return jax.tree.map(seal, value)

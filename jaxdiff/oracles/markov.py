@@ -72,7 +72,7 @@ class LabelledOracle(eqx.Module):
         n = len(self.mixed.log_weights)
         ok = known(lambda y: (y >= 0) & (y < n), jnp.asarray(label))
         message = f"label {label if concrete(ok) else '(traced)'} is not one of the {n} classes, 0 to {n - 1}"
-        return TokenOracle(row(self.mixed.laws, require(jnp.asarray(label), ok, message)))
+        return TokenOracle(require(row(self.mixed.laws, jnp.asarray(label)), ok, message))
 
     def classifier(self, process: Categorical) -> Callable[..., Any]:
         """(z, t) -> log p_t(y | z), (classes,)."""
@@ -210,9 +210,9 @@ def _shown(law, x, n=None):
     x = _one_example(law, x, "x")
     seen = jnp.arange(law.length) < (law.length if n is None else n)
     ok = known(lambda x, seen: ((x >= 0) & (x < law.vocab) | ~seen).all(), x, seen)
-    x = require(x, ok, f"x has a token outside the vocabulary of {law.vocab}: expected ids from 0 to {law.vocab - 1}")
     same = jnp.arange(law.vocab, dtype=x.dtype) == x[:, None]
-    return jnp.where(same | ~seen[:, None], jnp.zeros(()), -jnp.inf)
+    message = f"x has a token outside the vocabulary of {law.vocab}: expected ids from 0 to {law.vocab - 1}"
+    return require(jnp.where(same | ~seen[:, None], jnp.zeros(()), -jnp.inf), ok, message)
 
 
 def _one_example(law, x, name):

@@ -262,8 +262,7 @@ def test_mistakes_in_laws(key):
         grids.quadrature_times(key, processes.cosine(), 4)
     with pytest.raises(InputError, match=r"low=0.5, high=0.1, expected 0 <= low < high <= 1"):
         grids.lattice_times(key, process, 4, low=0.5, high=0.1)
-    # Known limits are refused while a program is traced, others when it runs.
+    # Known limits are refused while a program is traced; of others it makes no times.
     with pytest.raises(InputError, match=r"low=2, high=1, expected 0 <= low < high <= 1"):
         jax.jit(lambda key: grids.uniform_times(key, process, 4, low=2.0).t)(key)
-    with pytest.raises(Exception, match=r"low=\(traced\), high=1, expected 0 <= low < high <= 1"):
-        jax.jit(lambda low: grids.uniform_times(key, process, 4, low=low).t)(2.0).block_until_ready()
+    assert jnp.isnan(jax.jit(lambda low: grids.uniform_times(key, process, 4, low=low).t)(2.0)).all()

@@ -1,5 +1,5 @@
 """A caller's mistake is one sentence: what, what was got, what was expected, the cure. In a compiled caller, where the
-numbers are known only when it runs, the same sentence is raised then."""
+numbers are known only when it runs, the samples are NaN."""
 
 import inspect
 
@@ -14,7 +14,6 @@ from jaxdiff.errors import InputError
 
 X = jnp.ones(3)
 FINE = jnp.array([0.9, 0.5, 0.1])
-COMPILED = (RuntimeError, ValueError)  # JAX raises the one when it calls, the other when it fetches
 
 
 def walk(key, ts=FINE, stepper=None, denoise=lambda x, t: 0.5 * x, x=X, **options):
@@ -40,8 +39,7 @@ def test_times_must_fall_within_0_and_1(ts, key):
 def test_times_must_fall_when_compiled_too(key):
     run = jax.jit(lambda ts: walk(key, ts))
     assert jnp.isfinite(run(FINE)).all()
-    with pytest.raises(COMPILED, match="sampling times must fall"):
-        run(FINE[::-1]).block_until_ready()
+    assert jnp.isnan(run(FINE[::-1])).all()
 
 
 @pytest.mark.parametrize("ts", [[0.5], [], 0.5, [[0.9, 0.1]]])
@@ -98,8 +96,7 @@ def test_a_second_order_step_must_not_end_without_noise(name, key):
     with pytest.raises(InputError, match=r"sigma is 0 at the last time.*last=euler\(process\)") as error:
         walk(key, ts, stepper)
     one_sentence(error)
-    with pytest.raises(COMPILED, match="sigma is 0 at the last time"):
-        jax.jit(lambda ts: walk(key, ts, stepper))(ts).block_until_ready()
+    assert jnp.isnan(jax.jit(lambda ts: walk(key, ts, stepper))(ts)).all()
     # With `last`, and where noise is left at t = 0, there is no such demand.
     assert jnp.isfinite(walk(key, ts, stepper, last=samplers.euler(processes.vp()))).all()
     assert jnp.isfinite(walk(key, ts, STEPPERS[name].make(processes.ve()))).all()
@@ -112,8 +109,7 @@ def test_the_reverse_sde_must_not_start_without_signal(make, key):
     with pytest.raises(InputError, match=r"alpha is 0 at the first time.*first=euler\(process\)") as error:
         walk(key, ts, stepper)
     one_sentence(error)
-    with pytest.raises(COMPILED, match="alpha is 0 at the first time"):
-        jax.jit(lambda ts: walk(key, ts, stepper))(ts).block_until_ready()
+    assert jnp.isnan(jax.jit(lambda ts: walk(key, ts, stepper))(ts)).all()
     assert jnp.isfinite(walk(key, ts, stepper, first=samplers.euler(p))).all()
 
 
