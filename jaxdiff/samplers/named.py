@@ -26,7 +26,7 @@ Level = float | None
 """A noise level sigma / alpha; None for the published one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Named:
     """A row of the table: (process, *, steps, **options) -> Sampler, whose signature says the options."""
 

@@ -118,11 +118,11 @@ class Around(Stepper):
         return self.inner.demands(ts)
 
 
-def memoryless(name: str, inner: Stepper, x: State, t: Time, *, why: str) -> Any:
+def memoryless(name: str, inner: Stepper, x: State, t: Time, *, why: str, role: str = "stepper") -> Any:
     """The empty carry of `inner`; InputError where it remembers steps, which `name` cannot have, and `why`."""
     carry = inner.init(x, t)
     if jax.tree.leaves(carry):
-        raise InputError(f"{name} got a multistep stepper, {why}")
+        raise InputError(f"{name} got a multistep {role}, {why}")
     return carry
 
 

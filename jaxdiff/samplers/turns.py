@@ -34,7 +34,8 @@ class _Warmed(Around):
         return self.inner.stochastic or self.start.stochastic
 
     def init(self, x, t):
-        memoryless("warmed", self.start, x, t, why="as its start, which is cold itself; start with a one-step one")
+        why = "which is cold itself; start with a one-step one"
+        memoryless("warmed", self.start, x, t, why=why, role="start")
         return self.inner.init(x, t), jnp.zeros((), jnp.int32)
 
     def demands(self, ts):

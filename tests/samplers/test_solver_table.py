@@ -120,6 +120,7 @@ def test_a_new_stepper_is_its_file_and_the_door(key):
     stepper, ts = toy(p), grids.karras(p, 18)
     sampler = samplers.Sampler(p, stepper, ts, **samplers.ends(stepper, samplers.euler(p), ts))
     assert sampler.calls == 2 * 18 - 1
-    drawn = samplers.draw(key, 64, lambda cond: oracles.gaussian(p, 0.3, 0.25).denoise, sampler, (4,))
+    oracle = oracles.gaussian(p, jnp.full(4, 0.3), 0.25)
+    drawn = samplers.draw(key, 64, lambda cond: oracle.denoise, sampler, (4,))
     assert abs(drawn.mean() - 0.3) < 5 * 0.5 / 16
     assert found(samplers).keys() >= {"euler", "heun", "dpmpp_2m", "ancestral", "unipc"}
