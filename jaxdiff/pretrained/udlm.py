@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxdiff.errors import InputError
 from jaxdiff.networks import TokenDiT, functional
 from jaxdiff.networks.rotary import frequencies
-from jaxdiff.numerics import require
+from jaxdiff.numerics import concrete, require, sealed
 from jaxdiff.pretrained.weights import filled, read_arrays
 
 __all__ = ["Pretrained", "from_arrays", "load"]
@@ -82,7 +82,10 @@ class Pretrained(eqx.Module):
             cond = _ids("cond", cond, self.classes + 1, "classes, the null class the last")
             if cond.shape != (len(tokens),):
                 raise InputError(f"cond has shape {cond.shape} for {len(tokens)} rows, expected one class a row")
-        return _logits(self.apply, self.params, tokens, jnp.broadcast_to(sigma, len(tokens)), cond)
+        found = _logits(self.apply, self.params, tokens, jnp.broadcast_to(sigma, len(tokens)), cond)
+        # Of traced ids nothing was refused yet.
+        found = found if concrete(tokens) else sealed(found, (tokens >= 0) & (tokens < self.vocab))
+        return found if concrete(cond) else sealed(found, (cond >= 0) & (cond <= self.classes))
 
 
 @jax.jit
