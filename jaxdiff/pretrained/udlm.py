@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks import TokenDiT, functional
-from jaxdiff.networks.rotary import frequencies
+from jaxdiff.networks.tokens.rotary import frequencies
 from jaxdiff.numerics import require
 from jaxdiff.pretrained.weights import filled, read_arrays
 

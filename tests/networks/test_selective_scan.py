@@ -8,7 +8,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jaxdiff.errors import InputError
-from jaxdiff.networks.selective_scan import selective_scan
+from jaxdiff.networks.tokens.selective_scan import selective_scan
 
 BATCH, LENGTH, CHANNELS, STATE = 2, 11, 3, 4
 NAMES = ("x", "dt", "decay", "into", "out", "state")

@@ -8,7 +8,7 @@ from flax import nnx
 from token_networks import BATCH, LENGTH, batch, made
 
 from jaxdiff.networks import StateSpace, count, functional
-from jaxdiff.networks.state_space import FASTEST, SLOWEST
+from jaxdiff.networks.tokens.state_space import FASTEST, SLOWEST
 
 
 @pytest.mark.parametrize(("classes", "millions"), [(None, 4.777), (10, 4.778)])

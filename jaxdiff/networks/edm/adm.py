@@ -14,8 +14,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, PyTree
 
 from jaxdiff.errors import InputError
-from jaxdiff.networks.edm_layers import Block, Manner, Positional
-from jaxdiff.networks.edm_unet import EncoderDecoder, check_options
+from jaxdiff.networks.edm.encoder_decoder import EncoderDecoder, check_options
+from jaxdiff.networks.edm.layers import Block, Manner, Positional
 from jaxdiff.networks.layers import ZEROS
 from jaxdiff.networks.resampling import taps_of
 

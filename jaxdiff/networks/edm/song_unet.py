@@ -17,8 +17,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, PyTree
 
-from jaxdiff.networks.edm_layers import Block, Manner, Positional, RandomFourier
-from jaxdiff.networks.edm_unet import EncoderDecoder, check_options
+from jaxdiff.networks.edm.encoder_decoder import EncoderDecoder, check_options
+from jaxdiff.networks.edm.layers import Block, Manner, Positional, RandomFourier
 from jaxdiff.networks.resampling import Down, Taps, Up, taps_of
 
 ROOT_HALF = math.sqrt(0.5)

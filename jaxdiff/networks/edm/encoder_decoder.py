@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, PyTree
 
 from jaxdiff.errors import InputError
-from jaxdiff.networks.edm_layers import Block, Manner, drop_labels, read_condition, remat_step, step
+from jaxdiff.networks.edm.layers import Block, Manner, drop_labels, read_condition, remat_step, step
 from jaxdiff.networks.resampling import Down, Taps, Up
 
 
