@@ -16,11 +16,11 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from jaxdiff.errors import InputError
-from jaxdiff.networks.adm import DhariwalUNet
-from jaxdiff.networks.edm_layers import Frequencies
-from jaxdiff.networks.edm_unet import EncoderDecoder
+from jaxdiff.networks.edm.adm import DhariwalUNet
+from jaxdiff.networks.edm.encoder_decoder import EncoderDecoder
+from jaxdiff.networks.edm.layers import Frequencies
+from jaxdiff.networks.edm.song_unet import RESIDUAL, SKIP, SongUNet, positional, random_fourier
 from jaxdiff.networks.functional import functional
-from jaxdiff.networks.song_unet import RESIDUAL, SKIP, SongUNet, positional, random_fourier
 
 __all__ = ["arrays_from_params", "load", "network_from_kwargs", "params_from_arrays"]
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks import TokenDiT, functional
-from jaxdiff.networks.rotary import frequencies
+from jaxdiff.networks.tokens.rotary import frequencies
 from jaxdiff.numerics import concrete, require, sealed
 from jaxdiff.pretrained.weights import filled, read_arrays
 
@@ -85,7 +85,9 @@ class Pretrained(eqx.Module):
         found = _logits(self.apply, self.params, tokens, jnp.broadcast_to(sigma, len(tokens)), cond)
         # Of traced ids nothing was refused yet.
         found = found if concrete(tokens) else sealed(found, (tokens >= 0) & (tokens < self.vocab))
-        return found if concrete(cond) else sealed(found, (cond >= 0) & (cond <= self.classes))
+        if cond is None or concrete(cond):
+            return found
+        return sealed(found, (cond >= 0) & (cond <= self.classes))
 
 
 @jax.jit

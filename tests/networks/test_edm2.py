@@ -12,9 +12,9 @@ from flax import nnx
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks import count, functional
-from jaxdiff.networks.edm2 import LEARNING_RATES, PRESETS, Balance, Block, edm2
+from jaxdiff.networks.edm.edm2 import LEARNING_RATES, PRESETS, Balance, Block, edm2
+from jaxdiff.networks.edm.magnitude import LogVariance, MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize, project
 from jaxdiff.networks.layers import repeat
-from jaxdiff.networks.magnitude import LogVariance, MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize, project
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "head": 4, "num_classes": 3}
 DOUBLE = {"dtype": "float64", "param_dtype": "float64"}

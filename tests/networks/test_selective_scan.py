@@ -8,7 +8,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jaxdiff.errors import InputError
-from jaxdiff.networks.selective_scan import selective_scan
+from jaxdiff.networks.tokens.selective_scan import selective_scan
 
 pytestmark = pytest.mark.claim("the selective scan is its recurrence; 32,768 bases in memory and time")
 

@@ -6,7 +6,7 @@ from flax import nnx
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks import count, ddpmpp, functional, ncsnpp
-from jaxdiff.networks.edm_layers import Positional, RandomFourier
+from jaxdiff.networks.edm.layers import Positional, RandomFourier
 from jaxdiff.networks.resampling import Down, Up, taps_of
 from jaxdiff.networks.streams import counted
 

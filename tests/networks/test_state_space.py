@@ -8,7 +8,7 @@ from flax import nnx
 from token_networks import BATCH, LENGTH, batch, made
 
 from jaxdiff.networks import StateSpace, count, functional
-from jaxdiff.networks.state_space import FASTEST, SLOWEST
+from jaxdiff.networks.tokens.state_space import FASTEST, SLOWEST
 
 
 @pytest.mark.claim("every published parameter count, EDM2's too, is exact")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdiff.networks import functional, song_unet
+from jaxdiff.networks import functional
+from jaxdiff.networks.edm import song_unet
 from jaxdiff.networks.streams import counted
 
 

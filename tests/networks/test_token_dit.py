@@ -9,7 +9,7 @@ from token_networks import BATCH, LENGTH, STATES, batch, build, made
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks import TokenDiT, count, functional
-from jaxdiff.networks.rotary import rotary
+from jaxdiff.networks.tokens.rotary import rotary
 
 pytestmark = pytest.mark.claim("the published DiT's logits to 2e-5; parameter counts")
 

@@ -10,7 +10,8 @@ from flax import nnx
 from token_networks import draw
 
 from jaxdiff.errors import InputError
-from jaxdiff.networks import TruncatedLogistic, functional, truncated_logistic
+from jaxdiff.networks import TruncatedLogistic, functional
+from jaxdiff.networks.tokens import truncated_logistic
 
 SMALL = {"width": 8, "multipliers": (1,), "blocks": 1, "groups": 4, "features": 8}
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks import functional
-from jaxdiff.networks.song_unet import RESIDUAL, SKIP
+from jaxdiff.networks.edm.song_unet import RESIDUAL, SKIP
 from jaxdiff.networks.streams import counted
 from jaxdiff.pretrained import edm_names
 

@@ -11,8 +11,8 @@ from flax import nnx
 
 from jaxdiff import denoisers, losses, networks, parameterizations, processes, training
 from jaxdiff.errors import InputError
-from jaxdiff.networks.edm2 import LEARNING_RATES
-from jaxdiff.networks.magnitude import normalize
+from jaxdiff.networks.edm.edm2 import LEARNING_RATES
+from jaxdiff.networks.edm.magnitude import normalize
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 Y = np.stack([X @ np.float32([1, -2, 3]), X @ np.float32([2, 1, 0])], 1)

@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks.layers import linear
-from jaxdiff.networks.pooling import Pool, Pooled, join
-from jaxdiff.networks.token_backbone import Cache, TokenBackbone, Tokens
+from jaxdiff.networks.tokens.backbone import Cache, TokenBackbone, Tokens
+from jaxdiff.networks.tokens.pooling import Pool, Pooled, join
 
 
 class PrefixCache(NamedTuple):

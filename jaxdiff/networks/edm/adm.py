@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key, PyTree
 
 from jaxdiff.errors import InputError
-from jaxdiff.networks.edm_layers import Block, Manner, Positional
-from jaxdiff.networks.edm_unet import EncoderDecoder, check_options
+from jaxdiff.networks.edm.encoder_decoder import EncoderDecoder, check_options
+from jaxdiff.networks.edm.layers import Block, Manner, Positional
 from jaxdiff.networks.layers import ZEROS
 from jaxdiff.networks.resampling import taps_of
 
@@ -109,6 +110,22 @@ class DhariwalUNet(EncoderDecoder):
         )
         self.out_norm = exact.norm(widths[0])
         self.out_conv = exact.conv(widths[0], channels if out_channels is None else out_channels, init=manner.last)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch *sizes channels"],
+        c_noise: Float[Array, " batch"],
+        cond: PyTree = None,
+        *,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "batch *sizes out_channels"]:
+        """x (B, H, W, channels), c_noise (B,), cond -> (B, H, W, out_channels) in param_dtype.
+
+        `cond` is None for the null class, labels int (B,) in [0, num_classes] or float (B, num_classes), or {"label":
+        labels, "augment": (B, augment)} with either or both. `key` turns dropout on. Raises InputError for another
+        number of channels, a height or width that is no multiple of 2^(levels - 1), or a condition that the network
+        does not have."""
+        return self._walk(x, c_noise, cond, key, embed=self._embed, image=self._image)
 
     def _embed(self, c_noise, rows, augment):
         emb = self.map_noise(c_noise)

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Float, Key, PyTree
 
-from jaxdiff.networks.edm_layers import Block, Manner, Positional, RandomFourier
-from jaxdiff.networks.edm_unet import EncoderDecoder, check_options
+from jaxdiff.networks.edm.encoder_decoder import EncoderDecoder, check_options
+from jaxdiff.networks.edm.layers import Block, Manner, Positional, RandomFourier
 from jaxdiff.networks.resampling import Down, Taps, Up, taps_of
 
 ROOT_HALF = math.sqrt(0.5)
@@ -159,6 +159,22 @@ class SongUNet(EncoderDecoder):
         for rung, now in list(zip(self.rungs, widths, strict=True))[:: 1 if progressive else len(widths)]:
             self.dec[f"{rung}_aux_norm"] = exact.norm(now)
             self.dec[f"{rung}_aux_conv"] = exact.conv(now, out_channels, init=manner.last)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch *sizes channels"],
+        c_noise: Float[Array, " batch"],
+        cond: PyTree = None,
+        *,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "batch *sizes out_channels"]:
+        """x (B, H, W, channels), c_noise (B,), cond -> (B, H, W, out_channels) in param_dtype.
+
+        `cond` is None for the null class, labels int (B,) in [0, num_classes] or float (B, num_classes), or {"label":
+        labels, "augment": (B, augment)} with either or both. `key` turns dropout on. Raises InputError for another
+        number of channels, a height or width that is no multiple of 2^(levels - 1), or a condition that the network
+        does not have."""
+        return self._walk(x, c_noise, cond, key, embed=self._embed, image=self._image, feed=self._feed)
 
     def _embed(self, c_noise, rows, augment):
         emb = self.map_noise(c_noise)

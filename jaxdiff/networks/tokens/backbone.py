@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks.layers import ZEROS
-from jaxdiff.networks.token_layers import Modulation, TokenConditioning, TokenEmbedding, TokenNorm, modulate
+from jaxdiff.networks.tokens.layers import Modulation, TokenConditioning, TokenEmbedding, TokenNorm, modulate
 
 Tokens = Int[Array, "batch *length"] | Float[Array, "batch *length states"]
 

@@ -20,9 +20,9 @@ from jaxtyping import Array, Int
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks.layers import linear
-from jaxdiff.networks.selective_scan import CHUNK, selective_scan
-from jaxdiff.networks.token_backbone import TokenBackbone
-from jaxdiff.networks.token_layers import Modulation, TokenNorm, exact, modulate
+from jaxdiff.networks.tokens.backbone import TokenBackbone
+from jaxdiff.networks.tokens.layers import Modulation, TokenNorm, exact, modulate
+from jaxdiff.networks.tokens.selective_scan import CHUNK, selective_scan
 
 SLOWEST, FASTEST = 1e-3, 1e-1  # steps dt at first, log-uniform: memories of 10 to 1000 tokens at A = -1
 

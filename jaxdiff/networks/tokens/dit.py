@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxdiff.errors import InputError
 from jaxdiff.networks.layers import linear
-from jaxdiff.networks.rotary import rotary
-from jaxdiff.networks.token_backbone import TokenBackbone
-from jaxdiff.networks.token_layers import Modulation, TokenNorm, modulate
+from jaxdiff.networks.tokens.backbone import TokenBackbone
+from jaxdiff.networks.tokens.layers import Modulation, TokenNorm, modulate
+from jaxdiff.networks.tokens.rotary import rotary
 
 
 class TokenDiT(TokenBackbone):

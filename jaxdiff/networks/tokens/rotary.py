@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxdiff.networks.token_layers import exact
+from jaxdiff.networks.tokens.layers import exact
 
 BASE = 1e4  # the slowest pair turns once in about 2 pi base positions
 

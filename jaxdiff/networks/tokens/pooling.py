@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from jaxdiff.networks.layers import linear
-from jaxdiff.networks.token_layers import exact
+from jaxdiff.networks.tokens.layers import exact
 
 
 class Pooled(NamedTuple):

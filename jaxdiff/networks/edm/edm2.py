@@ -19,8 +19,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from jaxdiff.errors import InputError
+from jaxdiff.networks.edm.magnitude import MPConv, MPFourier, exact, mp_cat, mp_silu, mp_sum, normalize
 from jaxdiff.networks.layers import pool, repeat
-from jaxdiff.networks.magnitude import MPConv, MPFourier, exact, mp_cat, mp_silu, mp_sum, normalize
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "xxs": {"width": 64, "dropout": 0.0},

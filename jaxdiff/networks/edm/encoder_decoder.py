@@ -10,15 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, PyTree
 
 from jaxdiff.errors import InputError
-from jaxdiff.networks.edm_layers import Block, Manner, drop_labels, read_condition, remat_step, step
+from jaxdiff.networks.edm.layers import Block, Manner, drop_labels, read_condition, remat_step, step
 from jaxdiff.networks.resampling import Down, Taps, Up
 
 
 class EncoderDecoder(nnx.Module):
-    """The call shared by the architectures; each brings `_embed`, `_image` and, if it has one, `_feed`."""
+    """What the architectures share; each calls `_walk` with an embedding, an image and perhaps a feed of its own."""
 
     def _build(
         self,
@@ -71,20 +71,22 @@ class EncoderDecoder(nnx.Module):
         """The label that means "no class": num_classes, or None for a network without classes."""
         return self.num_classes
 
-    def __call__(
+    def _walk(
         self,
-        x: Float[Array, "batch *sizes channels"],
-        c_noise: Float[Array, " batch"],
-        cond: PyTree = None,
+        x: Array,
+        c_noise: Array,
+        cond: PyTree,
+        key: Array | None,
         *,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "batch *sizes out_channels"]:
-        """x (B, H, W, channels), c_noise (B,), cond -> (B, H, W, out_channels) in param_dtype.
+        embed: Callable[[Array, Array | None, Array | None], Array],
+        image: Callable[[str, Array, Any], Any],
+        feed: Callable[[str, Array, Array], tuple[Array, Array]] = lambda rung, h, picture: (h, picture),
+    ) -> Array:
+        """The network on a batch.
 
-        `cond` is None for the null class, labels int (B,) in [0, num_classes] or float (B, num_classes), or {"label":
-        labels, "augment": (B, augment)} with either or both. `key` turns dropout on. Raises InputError for another
-        number of channels, a height or width that is no multiple of 2^(levels - 1), or a condition that the network
-        does not have."""
+        `embed(c_noise, rows, augment)` is the conditioning vector; `feed(rung, h, picture)` what a coarser level of the
+        encoder makes of the picture itself; `image(rung, h, image)` what a level of the decoder adds to the output,
+        given what coarser levels said."""
         self._check_input(x)
         rows, augment = read_condition(cond, x.shape[0], self.num_classes, self.augment, self.param_dtype)
         levels = len(self.rungs)
@@ -92,7 +94,7 @@ class EncoderDecoder(nnx.Module):
         keys = iter([None] * number if key is None else jax.random.split(key, number))
         if rows is not None:
             rows = drop_labels(next(keys), self.label_dropout, rows)
-        emb = self._embed(c_noise.astype(self.param_dtype), rows, augment)
+        emb = embed(c_noise.astype(self.param_dtype), rows, augment)
         run = remat_step if self.remat else step
         x = x.astype(self.dtype)
         h, picture = self.enc[f"{self.rungs[0]}_conv"](x), x
@@ -100,30 +102,19 @@ class EncoderDecoder(nnx.Module):
         for level, rung in enumerate(self.rungs):
             if level:
                 h = run(self.enc[f"{rung}_down"], h, emb, next(keys))
-                h, picture = self._feed(rung, h, picture)
+                h, picture = feed(rung, h, picture)
                 kept.append(h)
             for i in range(self.blocks):
                 h = run(self.enc[f"{rung}_block{i}"], h, emb, next(keys))
                 kept.append(h)
-        image: Any = None
+        out: Any = None
         for level, rung in reversed(list(enumerate(self.rungs))):
             for name in ("in0", "in1") if level == levels - 1 else ("up",):
                 h = run(self.dec[f"{rung}_{name}"], h, emb, next(keys))
             for i in range(self.blocks + 1):
                 h = run(self.dec[f"{rung}_block{i}"], jnp.concatenate([h, kept.pop()], axis=-1), emb, next(keys))
-            image = self._image(rung, h, image)
-        return image
-
-    def _embed(self, c_noise: Array, rows: Array | None, augment: Array | None) -> Array:
-        raise NotImplementedError
-
-    def _feed(self, rung: str, h: Array, picture: Array) -> tuple[Array, Array]:
-        """What a coarser level of the encoder makes of the picture itself."""
-        return h, picture
-
-    def _image(self, rung: str, h: Array, image: Any) -> Any:
-        """What a level of the decoder adds to the output, given what coarser levels said."""
-        raise NotImplementedError
+            out = image(rung, h, out)
+        return out
 
     def _check_input(self, x: Array) -> None:
         if x.ndim != 4 or x.shape[-1] != self.channels:
