@@ -5,7 +5,7 @@ from jaxdiff.likelihood.augmented import augmented
 from jaxdiff.likelihood.bits import Bits, bits, bits_per_dim
 from jaxdiff.likelihood.bound import Bound, bound
 from jaxdiff.likelihood.elbo import elbo
-from jaxdiff.likelihood.flow import FlowLikelihood, FlowSample, flow_log_prob, flow_norm, flow_sample
+from jaxdiff.likelihood.flow import FlowLikelihood, FlowSample, Solve, Trace, flow_log_prob, flow_norm, flow_sample
 from jaxdiff.likelihood.plug_in import Gap, plug_in, plug_in_bound, plug_in_elbo, score_gap
 from jaxdiff.likelihood.tokens import TokenBits, bits_per_token, nelbo
 from jaxdiff.likelihood.truncation import entropy, truncate
@@ -17,7 +17,9 @@ __all__ = [
     "FlowLikelihood",
     "FlowSample",
     "Gap",
+    "Solve",
     "TokenBits",
+    "Trace",
     "augmented",
     "bits",
     "bits_per_dim",

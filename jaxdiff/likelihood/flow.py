@@ -49,47 +49,58 @@ class FlowSample(NamedTuple):
     result: Any
 
 
+class Trace(NamedTuple):
+    """How the divergence of the flow is taken: "exact" (as many tangents as x has numbers, a call) or "hutchinson",
+    `probes` draws of `law`, the same through the whole solve."""
+
+    divergence: str = "exact"
+    probes: int = 1
+    law: Callable[..., Any] = rademacher
+
+
+class Solve(NamedTuple):
+    """How the flow is solved by diffrax, on a `clock` that suits the process unless given.
+
+    The solver's steps keep the errors of z and of log q to `rtol` and `atol` (`flow_norm`); or `steps` gives them: a
+    number of equal ones on the clock, or the times themselves, in the order of the walk. A `controller` of your own
+    wants `norm=flow_norm`. With `lockstep`, x is a batch (B, ...) whose examples share every step, so that it runs on a
+    mesh of devices."""
+
+    clock: clocks.Clock | None = None
+    rtol: Any = 1e-5
+    atol: Any = 1e-5
+    solver: Any = None
+    steps: Any = None
+    controller: Any = None
+    max_steps: int = 4096
+    adjoint: Any = None
+    lockstep: bool = False
+
+
+EXACT, ADAPTIVE = Trace(), Solve()
+
+
 def flow_log_prob(
     key: PRNGKey,
     process: Any,
     denoise: Denoiser,
     x: Array,
     *,
-    divergence: str = "exact",
-    probes: int = 1,
-    law: Callable[..., Any] = rademacher,
+    solve: Solve = ADAPTIVE,
+    trace: Trace = EXACT,
     prior: Callable[[Array], Any] | None = None,
     t0: Time | None = None,
     t1: Time | None = None,
-    clock: clocks.Clock | None = None,
-    rtol: Any = 1e-5,
-    atol: Any = 1e-5,
-    solver: Any = None,
-    steps: Any = None,
-    controller: Any = None,
-    max_steps: int = 4096,
-    adjoint: Any = None,
-    lockstep: bool = False,
 ) -> FlowLikelihood:
     """log q_t0(x) of one example `x`, which is taken to have the noise of `t0` (by default sigma / alpha = .002).
 
-    `divergence` is "exact" (as many tangents as x has numbers, a call) or "hutchinson" (`probes` draws of `law`, the
-    same through the whole solve). `prior` is the log-density at `t1` = 1, by default the process's own. The solver's
-    steps keep the errors of z and of log q to `rtol` and `atol` (`flow_norm`); or `steps` gives them: a number of equal
-    ones on the clock, or the times themselves, rising from t0 to t1. A `controller` of your own wants
-    `norm=flow_norm`.
-
-    Under `jax.vmap` each example takes its own steps. With `lockstep`, x is a batch (B, ...) whose examples share every
-    step, so that it runs on a mesh of devices; example i draws its probes from fold_in(key, i), and `calls` is one
-    number for all. Differentiable in x and in parameters; it computes in x's dtype.
+    `prior` is the log-density at `t1` = 1, by default the process's own. Under `jax.vmap` each example takes its own
+    steps; in lock-step example i draws its probes from fold_in(key, i), and `calls` is one number for all.
+    Differentiable in x and in parameters; it computes in x's dtype.
 
     Raises InputError for an x that is no array of finite floats, times out of order, a denoiser or prior of the wrong
     shape, a tolerance that x's dtype cannot hold, probes < 1, and a solver whose calls cannot be counted."""
-    problem = _Problem.of(
-        "flow_log_prob", key, process, denoise, x, divergence, probes, law, prior, t0, t1, clock,
-        rtol, atol, solver, steps, controller, max_steps, adjoint, lockstep, rises=True,
-    )  # fmt: skip
-    return _log_prob(problem)
+    return _log_prob(_problem("flow_log_prob", key, process, denoise, x, solve, trace, (prior, t0, t1), rises=True))
 
 
 def flow_sample(
@@ -98,30 +109,16 @@ def flow_sample(
     denoise: Denoiser,
     latent: Array,
     *,
-    divergence: str = "exact",
-    probes: int = 1,
-    law: Callable[..., Any] = rademacher,
+    solve: Solve = ADAPTIVE,
+    trace: Trace = EXACT,
     prior: Callable[[Array], Any] | None = None,
     t0: Time | None = None,
     t1: Time | None = None,
-    clock: clocks.Clock | None = None,
-    rtol: Any = 1e-5,
-    atol: Any = 1e-5,
-    solver: Any = None,
-    steps: Any = None,
-    controller: Any = None,
-    max_steps: int = 4096,
-    adjoint: Any = None,
-    lockstep: bool = False,
 ) -> FlowSample:
     """The sample that the flow makes of `latent`, such as `process.prior(key, shape)`, with its log q_t0.
 
-    It is `flow_log_prob` walked down, from t1 = 1 to t0, with its options and errors; times in `steps` fall."""
-    problem = _Problem.of(
-        "flow_sample", key, process, denoise, latent, divergence, probes, law, prior, t0, t1, clock,
-        rtol, atol, solver, steps, controller, max_steps, adjoint, lockstep, rises=False,
-    )  # fmt: skip
-    return _sample(problem)
+    It is `flow_log_prob` walked down, from t1 = 1 to t0, with its options and errors; times in `solve.steps` fall."""
+    return _sample(_problem("flow_sample", key, process, denoise, latent, solve, trace, (prior, t0, t1), rises=False))
 
 
 def flow_norm(error: PyTree[Array]) -> Scalar:
@@ -174,33 +171,6 @@ class _Problem(eqx.Module):
     probes: int | None = eqx.field(static=True)  # None for the exact divergence
     lockstep: bool = eqx.field(static=True)
 
-    @classmethod
-    def of(
-        cls, name, key, process, denoise, x, divergence, probes, law, prior, t0, t1, clock,
-        rtol, atol, solver, steps, controller, max_steps, adjoint, lockstep, *, rises,
-    ) -> "_Problem":  # fmt: skip
-        """What a door was given, checked."""
-        if divergence not in ("exact", "hutchinson"):
-            raise InputError(f"{name} got divergence={divergence!r}, expected 'exact' or 'hutchinson'")
-        if probes < 1:
-            raise InputError(f"{name} got probes={probes}, expected at least 1")
-        x = _finite(name, x, lockstep)
-        clock = clocks.suited(process, clock)
-        t0, t1, grid = _times(name, process, x.dtype, clock, steps, t0, t1, rises)
-        begin, end = (known(clock.at, process, t) for t in ((t0, t1) if rises else (t1, t0)))
-        if steps is not None:
-            if controller is not None:
-                raise InputError(f"{name} got both steps and a controller, which chooses them; give one of the two")
-            us = jnp.linspace(begin[0], end[0], steps + 1) if grid is None else known(clock.at, process, grid)[0]
-            begin, end = (us[0], begin[1]), (us[-1], end[1])
-            controller, max_steps = diffrax.StepTo(us), len(us) - 1
-        means = Means.of(name, x.dtype, rtol, atol, solver, controller, max_steps, adjoint, flow_norm)
-        prior = partial(_own_prior, process, t1) if prior is None else partial(prior)
-        return cls(
-            key, process, partial(denoise), x, begin, end, clock, partial(law), prior, means,
-            None if divergence == "exact" else probes, lockstep,
-        )  # fmt: skip
-
     def carried(self) -> tuple[Array, Float[Array, "... probes"], Any, Any]:
         """x at the end, and what log q of it is above log q of x, by each probe."""
         args = self.clock, self.process, self.denoise
@@ -245,6 +215,31 @@ class _Problem(eqx.Module):
         if n == 1:
             return log_prob, jnp.full_like(log_prob, jnp.nan)
         return log_prob, jnp.std(change, -1, ddof=1) / jnp.sqrt(jnp.asarray(n, change.dtype))
+
+
+def _problem(name, key, process, denoise, x, solve, trace, ends, *, rises) -> _Problem:
+    """What a door was given, checked."""
+    prior, t0, t1 = ends
+    if trace.divergence not in ("exact", "hutchinson"):
+        raise InputError(f"{name} got divergence={trace.divergence!r}, expected 'exact' or 'hutchinson'")
+    if trace.probes < 1:
+        raise InputError(f"{name} got probes={trace.probes}, expected at least 1")
+    x, steps = _finite(name, x, solve.lockstep), solve.steps
+    clock, controller, max_steps = clocks.suited(process, solve.clock), solve.controller, solve.max_steps
+    t0, t1, grid = _times(name, process, x.dtype, clock, steps, t0, t1, rises)
+    begin, end = (known(clock.at, process, t) for t in ((t0, t1) if rises else (t1, t0)))
+    if steps is not None:
+        if controller is not None:
+            raise InputError(f"{name} got both steps and a controller, which chooses them; give one of the two")
+        us = jnp.linspace(begin[0], end[0], steps + 1) if grid is None else known(clock.at, process, grid)[0]
+        begin, end = (us[0], begin[1]), (us[-1], end[1])
+        controller, max_steps = diffrax.StepTo(us), len(us) - 1
+    tolerances = name, x.dtype, solve.rtol, solve.atol
+    means = Means.of(*tolerances, solve.solver, controller, max_steps, solve.adjoint, flow_norm)
+    prior = partial(_own_prior, process, t1) if prior is None else partial(prior)
+    probes = None if trace.divergence == "exact" else trace.probes
+    walk = key, process, partial(denoise), x, begin, end, clock
+    return _Problem(*walk, partial(trace.law), prior, means, probes, solve.lockstep)
 
 
 def _slope(u, state, args):

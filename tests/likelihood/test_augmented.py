@@ -11,7 +11,7 @@ from scipy import stats
 from jaxdiff import oracles, processes
 from jaxdiff.errors import InputError
 from jaxdiff.likelihood.augmented import augmented
-from jaxdiff.likelihood.flow import flow_log_prob
+from jaxdiff.likelihood.flow import Solve, flow_log_prob
 
 MEAN = np.array([0.7, -0.4])
 COV = np.array([[0.5, 0.2], [0.2, 0.3]])
@@ -31,7 +31,13 @@ def test_the_flow_likelihood_of_a_state_is_the_exact_one(key):
     oracle, t0 = oracles.linear(process, MEAN, COV), 1e-3
     u = jnp.array([X, [0.02, 0.1]])
     found = flow_log_prob(
-        key, process, oracle.denoise, u, t0=t0, rtol=1e-9, atol=1e-9, prior=lambda u: oracle.log_prob(u, 1.0)
+        key,
+        process,
+        oracle.denoise,
+        u,
+        t0=t0,
+        solve=Solve(rtol=1e-9, atol=1e-9),
+        prior=lambda u: oracle.log_prob(u, 1.0),
     )
     mean, cov, _, _ = joint(t0)
     exact = stats.multivariate_normal(mean, cov).logpdf(np.asarray(u).reshape(-1))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flows import words
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxdiff import likelihood, processes
@@ -22,11 +23,11 @@ def believe(x, t):
 
 
 def one(key, x):
-    return likelihood.flow_log_prob(key, P, believe, x, **OPTIONS)
+    return likelihood.flow_log_prob(key, P, believe, x, **words(**OPTIONS))
 
 
 def together(key, x):
-    return likelihood.flow_log_prob(key, P, believe, x, lockstep=True, **OPTIONS)
+    return likelihood.flow_log_prob(key, P, believe, x, **words(lockstep=True, **OPTIONS))
 
 
 @pytest.fixture
@@ -63,5 +64,5 @@ def test_one_bad_example_leaves_the_others(key, mesh):
     x = jax.random.normal(key, (4, 3)).at[2, 0].set(jnp.nan)
     x = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
     options = OPTIONS | {"rtol": 1e-3, "atol": 1e-3}
-    find = jax.jit(lambda x: likelihood.flow_log_prob(key, P, believe, x, lockstep=True, **options))
+    find = jax.jit(lambda x: likelihood.flow_log_prob(key, P, believe, x, **words(lockstep=True, **options)))
     np.testing.assert_array_equal(np.isfinite(find(x).log_prob), [True, True, False, True])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix
 import pytest
+from flows import words
 
 from jaxdiff import likelihood, oracles, processes
 from jaxdiff.likelihood.ends import start
@@ -39,7 +40,7 @@ def log_prob(key, oracle, x, t1=1.0, **options):
     """By the flow from a prior that is exact."""
     prior = partial(law_at, oracle, jnp.asarray(t1))
     options = {"prior": prior, "t1": t1, **options}
-    return jax.vmap(lambda x: likelihood.flow_log_prob(key, oracle.process, oracle.denoise, x, **options))(x)
+    return jax.vmap(lambda x: likelihood.flow_log_prob(key, oracle.process, oracle.denoise, x, **words(**options)))(x)
 
 
 def solve(key, oracle, n, t0=None, t1=1.0, **options):
@@ -99,7 +100,8 @@ def test_any_belief_makes_a_density():
         return 0.9 * oracle.denoise(x, t) + 0.4 * t * jnp.sin(3 * x)
 
     x = jnp.linspace(-8.0, 8.0, 401)
-    find = jax.vmap(lambda x: likelihood.flow_log_prob(jax.random.key(0), p, believe, x, t0=0.05, rtol=1e-6, atol=1e-6))
+    options = words(t0=0.05, rtol=1e-6, atol=1e-6)
+    find = jax.vmap(lambda x: likelihood.flow_log_prob(jax.random.key(0), p, believe, x, **options))
     density = np.exp(find(x[:, None]).log_prob)
     assert max(density[0], density[-1]) < 1e-7
     assert abs(np.trapezoid(density, x) - 1) < 1e-5
@@ -116,7 +118,7 @@ def test_a_sample_comes_with_the_log_prob_that_it_has(key):
 
     @jax.jit
     def there_and_back(latents):
-        made = jax.vmap(lambda z: likelihood.flow_sample(key, p, oracle.denoise, z, **options))(latents)
+        made = jax.vmap(lambda z: likelihood.flow_sample(key, p, oracle.denoise, z, **words(**options)))(latents)
         found = log_prob(key, oracle, made.x, rtol=1e-7, atol=1e-7)
         return made, found, jax.vmap(lambda x: oracle.log_prob(x, start(p)))(made.x)
 
@@ -143,6 +145,10 @@ def test_gradients_are_the_densitys(key):
         assert abs(wanted).max() > 0.3
 
 
+def _summed(pixels, pixel, x):
+    return pixels(pixel.log_prob, x, 1.0).sum()
+
+
 @pytest.mark.usefixtures("x64")
 def test_many_dimensions_do_not_hide_an_error_of_the_density(key):
     """2,500 pixels of one law, whose Jacobian is diagonal, so that one probe of signs is exact."""
@@ -156,11 +162,10 @@ def test_many_dimensions_do_not_hide_an_error_of_the_density(key):
     exact = pixels(pixel.log_prob, x, start(p)).sum()
     errors = {}
     for norm in (likelihood.flow_norm, optimistix.rms_norm):
-        found = likelihood.flow_log_prob(
-            key, p, partial(pixels, pixel.denoise), x, divergence="hutchinson",
-            prior=lambda x: pixels(pixel.log_prob, x, 1.0).sum(),
-            controller=diffrax.PIDController(rtol=0.0, atol=tolerance, norm=norm), max_steps=64,
-        )  # fmt: skip
+        controller = diffrax.PIDController(rtol=0.0, atol=tolerance, norm=norm)
+        options = words(divergence="hutchinson", controller=controller, max_steps=64)
+        prior = partial(_summed, pixels, pixel)
+        found = likelihood.flow_log_prob(key, p, partial(pixels, pixel.denoise), x, prior=prior, **options)
         errors[norm] = abs(found.log_prob - exact)
     assert errors[likelihood.flow_norm] < 10 * tolerance
     assert errors[optimistix.rms_norm] > 20 * tolerance

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flows import words
 
 from jaxdiff import denoisers, likelihood, oracles, parameterizations, processes
 from jaxdiff.errors import InputError
@@ -56,7 +57,7 @@ def test_one_probe_stays_the_same_through_the_solve(key):
     base = p.log_prior(oracle.flow(X.astype(float), start(p), 1.0)) + 2 * jnp.log(c1 / c0)
     x = X.astype(float)
     found = likelihood.flow_log_prob(
-        key, p, oracle.denoise, x, divergence="hutchinson", probes=3, law=partial(given, probes), **TIGHT
+        key, p, oracle.denoise, x, **words(divergence="hutchinson", probes=3, law=partial(given, probes), **TIGHT)
     )
     np.testing.assert_allclose(found.log_prob, base + each.mean(), atol=1e-6)
     np.testing.assert_allclose(found.stderr, np.std(each, ddof=1) / np.sqrt(3), atol=1e-6)
@@ -70,7 +71,7 @@ def test_probes_are_unbiased_and_know_their_error(key):
 
     @jax.vmap
     def one(key):
-        return likelihood.flow_log_prob(key, p, oracle.denoise, X, **options)
+        return likelihood.flow_log_prob(key, p, oracle.denoise, X, **words(**options))
 
     n = 400
     found = one(jax.random.split(key, n))
@@ -115,7 +116,7 @@ def counting(believe):
 @pytest.mark.parametrize("solver", CALLS, ids=lambda solver: solver.__name__)
 def test_fixed_steps_take_the_calls_of_the_table(key, solver):
     denoise, ran = counting(lambda x, t: 0.5 * x)
-    found = likelihood.flow_log_prob(key, processes.flow(), denoise, X[:1], solver=solver(), steps=N)
+    found = likelihood.flow_log_prob(key, processes.flow(), denoise, X[:1], **words(solver=solver(), steps=N))
     jax.effects_barrier()
     assert int(found.calls) == len(ran) == CALLS[solver]
     assert found.result == diffrax.RESULTS.successful
@@ -125,7 +126,7 @@ def test_adaptive_steps_count_the_rejected_ones_too(key):
     p = processes.flow()
     denoise, ran = counting(stiff(p).denoise)
     options = {"rtol": 1e-3, "atol": 1e-3, "divergence": "hutchinson"}
-    found = likelihood.flow_log_prob(key, p, denoise, jnp.array([0.05, 0.0]), **options)
+    found = likelihood.flow_log_prob(key, p, denoise, jnp.array([0.05, 0.0]), **words(**options))
     jax.effects_barrier()
     assert int(found.calls) == len(ran) > 20
     assert (len(ran) - 1) % 6 > 0  # the first steps were rejected, each of which asks once more
@@ -143,13 +144,13 @@ def test_fixed_steps_have_the_order_of_their_solver_both_ways(key):
     options = {"solver": diffrax.Heun(), "prior": partial(law_at_one, oracle)}
     errors, x = [], X.astype(float)
     for n in (40, 80):
-        up = likelihood.flow_log_prob(key, p, oracle.denoise, x, steps=n, t0=0.01, **options)
+        up = likelihood.flow_log_prob(key, p, oracle.denoise, x, **words(steps=n, t0=0.01, **options))
         assert up.calls == 2 * n
         errors.append(abs(up.log_prob - oracle.log_prob(x, 0.01)))
     assert abs(np.log2(errors[0] / errors[1]) - 2) < 0.2, errors
     angles = jnp.linspace(*(jnp.arctan2(*p.scales(t)[::-1]) for t in (0.01, 1.0)), n + 1)
     ts = p.time_of(jnp.tan(angles)).at[-1].set(1.0)
-    down = likelihood.flow_sample(key, p, oracle.denoise, up.latent, steps=ts[::-1], **options)
+    down = likelihood.flow_sample(key, p, oracle.denoise, up.latent, **words(steps=ts[::-1], **options))
     assert down.calls == 2 * n
     np.testing.assert_allclose(down.x, x, atol=2 * errors[1])
     np.testing.assert_allclose(down.log_prob, up.log_prob, atol=2 * errors[1])
@@ -162,7 +163,8 @@ def test_under_vmap_each_example_has_its_own_steps_and_code(key):
 
     @jax.jit
     def find(x):
-        return jax.vmap(lambda x: likelihood.flow_log_prob(key, p, denoise, x, max_steps=12, rtol=1e-4, atol=1e-4))(x)
+        options = words(max_steps=12, rtol=1e-4, atol=1e-4)
+        return jax.vmap(lambda x: likelihood.flow_log_prob(key, p, denoise, x, **options))(x)
 
     found = find(x)
     codes, good = diffrax.RESULTS, np.array([True, False, False, True])
@@ -176,13 +178,15 @@ def test_under_vmap_each_example_has_its_own_steps_and_code(key):
 
 def test_a_sample_that_ran_out_of_steps_is_nan(key):
     p = processes.flow()
-    made = likelihood.flow_sample(key, p, stiff(p).denoise, jnp.array([0.02, 0.0]), max_steps=3)
+    made = likelihood.flow_sample(key, p, stiff(p).denoise, jnp.array([0.02, 0.0]), **words(max_steps=3))
     assert made.result == diffrax.RESULTS.max_steps_reached
     assert np.isnan([*made.x, made.log_prob, made.stderr]).all()
 
 
 def test_a_belief_that_is_not_finite_is_no_number(key):
-    found = likelihood.flow_log_prob(key, processes.vp(), lambda x, t: x / 0, X, solver=diffrax.Heun(), steps=3)
+    found = likelihood.flow_log_prob(
+        key, processes.vp(), lambda x, t: x / 0, X, **words(solver=diffrax.Heun(), steps=3)
+    )
     assert found.result == diffrax.RESULTS.nonfinite
     assert np.isnan(found.log_prob)
 
@@ -198,7 +202,7 @@ def test_nothing_retraces(key):
         p = processes.vp(0.1 * (1 + v), 20.0)
         denoise = denoisers.from_network(network, parameterizations.edm(0.5 + v), p)({"w": jnp.full(2, 1 + v)})
         options = {"rtol": 1e-3 * (1 + v), "atol": 1e-3, "divergence": "hutchinson", "t0": 0.01 * (1 + v)}
-        return likelihood.flow_log_prob(jax.random.key(int(10 * v)), p, denoise, X + v, **options)
+        return likelihood.flow_log_prob(jax.random.key(int(10 * v)), p, denoise, X + v, **words(**options))
 
     run(0.1)
     once = len(traces)
@@ -255,11 +259,11 @@ def test_mistakes(key, mistake):
     arguments = {"process": processes.brownian, "denoise": lambda x, t: 0.5 * x, "x": X, **options}
     process, denoise, x = arguments.pop("process")(), arguments.pop("denoise"), arguments.pop("x")
     with pytest.raises(InputError, match=message):
-        likelihood.flow_log_prob(key, process, denoise, x, **arguments)
+        likelihood.flow_log_prob(key, process, denoise, x, **words(**arguments))
 
 
 def test_a_sample_has_the_mistakes_of_a_likelihood(key):
     with pytest.raises(InputError, match=r"flow_sample got times in steps that do not fall"):
-        likelihood.flow_sample(key, processes.vp(), lambda x, t: x, X, steps=jnp.array([0.1, 1.0]))
+        likelihood.flow_sample(key, processes.vp(), lambda x, t: x, X, **words(steps=jnp.array([0.1, 1.0])))
     with pytest.raises(InputError, match=r"flow_sample got divergence='none'"):
-        likelihood.flow_sample(key, processes.vp(), lambda x, t: x, X, divergence="none")
+        likelihood.flow_sample(key, processes.vp(), lambda x, t: x, X, **words(divergence="none"))

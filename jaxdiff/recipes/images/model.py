@@ -152,6 +152,8 @@ def log_probs(model: Model, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     process, levels = model.process, model.domain.levels
     spread = likelihood.dequantize.uniform(levels) if model.config["dequantize"] else None
     decoder = likelihood.decoders.discrete(levels) if spread is None else likelihood.decoders.gaussian()
+    solve = likelihood.Solve(rtol=settings["rtol"], atol=settings["atol"])
+    trace = likelihood.Trace(settings["divergence"], settings["probes"])
 
     def elbo(key, x, label):
         options = {"times": grids.importance_times, "n_times": settings["times"], "draws": 1}
@@ -161,8 +163,8 @@ def log_probs(model: Model, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
         noise_key, key = jax.random.split(key)
         denoise = model.denoiser(label)
         z, terms = likelihood.truncate(noise_key, process, denoise, x, decoder)
-        chosen = {name: settings[name] for name in ("divergence", "probes", "rtol", "atol")}
-        return terms | {"flow": likelihood.flow_log_prob(key, process, denoise, z, **chosen).log_prob}
+        found = likelihood.flow_log_prob(key, process, denoise, z, solve=solve, trace=trace)
+        return terms | {"flow": found.log_prob}
 
     return {"elbo": elbo, "flow": flow}, spread
 
