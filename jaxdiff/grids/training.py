@@ -10,6 +10,7 @@ uniform in log-SNR. `importance`, `debiased` and `quadrature` times are found th
 closed form or a numerical inverse. What is flat for tokens that noise masks is time uniform in log(1 - alpha):
 `log_rest` times. The first three laws ask nothing of the process, and serve tokens as they are."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -247,6 +248,14 @@ def iddpm_times(
 
 LEVEL_LAWS = (lognormal_times, vp_times, ve_times, iddpm_times)
 """The laws whose weighted mean is no integral over time."""
+
+
+def of_levels(law: Any) -> bool:
+    """Whether a law, or a Partial of it with options, is one of noise levels, whose weighted mean is no integral over
+    time."""
+    while isinstance(law, functools.partial):
+        law = law.func
+    return law in LEVEL_LAWS
 
 
 def _at_levels(process, levels) -> Times:

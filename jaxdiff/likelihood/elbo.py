@@ -32,7 +32,7 @@ from jaxtyping import Array
 
 from jaxdiff import grids
 from jaxdiff.errors import InputError
-from jaxdiff.grids.training import LEVEL_LAWS
+from jaxdiff.grids.training import of_levels
 from jaxdiff.likelihood.bound import Bound, bound
 from jaxdiff.likelihood.decoders import Decoder
 from jaxdiff.likelihood.ends import start
@@ -98,7 +98,7 @@ def elbo(
 
 def integral_law(times: grids.Law) -> grids.Law:
     """`times`, refused where its weighted mean is known to be no integral over time."""
-    if any(times is law for law in LEVEL_LAWS):
+    if of_levels(times):
         raise InputError(
             "the bound got a law of noise levels as `times`, whose density is an objective's own weight; expected one "
             "that estimates the integral over time, such as grids.importance_times or grids.uniform_times"

@@ -20,10 +20,10 @@ from jaxdiff.domains.pixels import Pixels
 from jaxdiff.errors import InputError
 from jaxdiff.numerics.files import npz, write
 from jaxdiff.recipes.images.model import Model
+from jaxdiff.runs.denoised import sampler
 from jaxdiff.runs.drawing import samples
 from jaxdiff.runs.model import Request, Run
 from jaxdiff.runs.progress import counter
-from jaxdiff.runs.samplers import calls
 from jaxdiff.samplers import euler, heun
 from jaxdiff.samplers import sample as walk
 
@@ -62,7 +62,7 @@ def curve(
     """Frechet distance to training images by denoiser calls, [[calls, distance], ...] a sampler, from the same noise.
 
     At the `counts` of the report: as many samples and as many training images, so that its floor is the curve's."""
-    budgets, n = run.config["evaluate"]["curve"], int(counts["compared"])
+    budgets, n, process = run.config["evaluate"]["curve"], int(counts["compared"]), run.model.process
     if not budgets:
         return {}
     real = np.random.default_rng(seed).permutation(len(train))[: int(counts["reference"])]
@@ -74,11 +74,11 @@ def curve(
         rows[name] = []
         for budget in budgets:
             progress(sum(map(len, rows.values())), total)
-            steps = (budget + 1) // 2 if calls({"name": name, "steps": 2}) == 3 else budget
-            spec = {"name": name, "steps": steps}
+            spec = {"name": name, "steps": -(-budget // sampler({"name": name}, process).stepper.calls)}
             pixels, _ = samples(run.model.plan(Request(spec)), n, seed=seed + 1)
             x = features(run.model.domain.to_model(pixels))
-            rows[name].append([calls(spec), metrics.frechet_distance(metrics.moments(x), reference)])
+            asked = sampler(spec, process).calls
+            rows[name].append([asked, metrics.frechet_distance(metrics.moments(x), reference)])
     progress(total, total)
     for name, found in rows.items():
         say(f"{name:<10}" + "".join(f"{asked:>6}: {distance:.3f}" for asked, distance in found))
