@@ -20,6 +20,8 @@ from jaxtyping import Float, PyTree
 from jaxdiff.errors import InputError
 from jaxdiff.likelihood.dequantize import Dequantizer
 from jaxdiff.numerics import as_array, partial
+from jaxdiff.numerics.chunks import leading
+from jaxdiff.numerics.files import npz, write
 from jaxdiff.types import PRNGKey, Scalar, Time
 
 
@@ -79,10 +81,7 @@ def bits_per_dim(
     tokens = dequantize is None and np.issubdtype(x.dtype, np.signedinteger)
     if not tokens and (not np.issubdtype(x.dtype, np.floating) or not np.isfinite(x).all()):
         raise InputError(f"bits_per_dim got {_described(x)}, expected finite floats in the model's scale")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
-        if np.shape(leaf)[:1] != (n,):
-            name = f"cond{jax.tree_util.keystr(path)}"
-            raise InputError(f"{name} has shape {np.shape(leaf)}, expected ({n}, ...): a row for every example")
+    leading(n, "example", cond=cond)
     if dequantize is not None:
         dequantize.check(x)
     identity = _identity(key, x, cond, draws, dequantize)
@@ -170,6 +169,4 @@ def _remember(resume, identity, names, found):
         return
     path = Path(resume)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp.npz")
-    np.savez(draft, identity=identity, names=names, bits=found)
-    draft.replace(path)
+    write(path, npz({"identity": identity, "names": names, "bits": found}))

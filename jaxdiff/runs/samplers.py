@@ -1,7 +1,7 @@
 """The samplers that a config or the command line can name: those of `jaxdiff.samplers.named`, and Karras et al.'s
 generalised one, whose schedule, scaling and grid are named too.
 
-`steps` are intervals of the grid; `calls(spec)` says how many denoiser calls that is."""
+`steps` are intervals of the grid; a Sampler's `calls` says how many denoiser calls that is."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,13 +12,7 @@ from jaxdiff.runs.resolve import named, resolve
 from jaxdiff.samplers import Sampler
 from jaxdiff.samplers.named import NAMED
 
-__all__ = ["SAMPLERS", "calls", "generalised"]
-
-
-def calls(spec: Mapping[str, Any]) -> int:
-    """Denoiser calls of a sampler's spec, {"name": ..., "steps": ...}, on a process whose ends all steppers walk but
-    for the last."""
-    return resolve("sample.sampler", SAMPLERS, spec)(processes.edm()).calls
+__all__ = ["SAMPLERS", "generalised"]
 
 
 # Karras et al.'s generalised sampler ---------------------------------------------------------------------------------

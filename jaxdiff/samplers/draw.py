@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxdiff.errors import InputError
-from jaxdiff.numerics import partial
+from jaxdiff.numerics import chunks, partial
 from jaxdiff.processes.categorical import Categorical, check_tokens
 from jaxdiff.samplers.recipes import Sampler
 from jaxdiff.types import Noise, PRNGKey
@@ -44,8 +44,7 @@ def draw(
     each chunk. Raises InputError for a bad n, start or chunk, a cond or x0 that does not lead with n, an x0 with what
     is no token, or tokens that start where data are left, and from no x0."""
     options = {"cond": cond, "x0": x0, "start": start, "chunk": chunk, "noise": noise, "progress": progress}
-    chunks = list(draw_chunks(key, n, make_denoise, sampler, shape_like, **options))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    return chunks.joined(list(draw_chunks(key, n, make_denoise, sampler, shape_like, **options)))
 
 
 def draw_chunks(
@@ -67,11 +66,7 @@ def draw_chunks(
         raise InputError(f"draw got n={n} samples, expected at least 1")
     if start < 0 or (chunk is not None and chunk < 1):
         raise InputError(f"draw got start={start} and chunk={chunk}, expected start >= 0 and chunk >= 1 (or None)")
-    for word, tree in (("cond", cond), ("x0", x0)):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            if np.shape(leaf)[:1] != (n,):
-                name = f"{word}{jax.tree_util.keystr(path)}"
-                raise InputError(f"{name} has shape {np.shape(leaf)}, expected ({n}, ...): a row for every sample")
+    chunks.leading(n, "sample", cond=cond, x0=x0)
     like = sampler.like(shape_like)
     if x0 is None:
         jax.eval_shape(lambda key: sampler.start(key, like), key)  # refuses a first time at which noise has no law
@@ -83,7 +78,7 @@ def draw_chunks(
         x0 = np.asarray(check_tokens(sampler.process, x0))
     # A belief has as many numbers as the state, or for tokens as many a token as there are states.
     size = sum(leaf.size for leaf in jax.tree.leaves(like)) * getattr(sampler.process, "states", 1)
-    chunk = chunk or int(np.clip(2**22 // size, 1, 128))
+    chunk = chunk or chunks.fitting(size)
     sampler = sampler.checked()
     count = jnp.int32(len(sampler.ts) - 1)
     sampler = eqx.tree_at(lambda sampler: sampler.ts, sampler, _with_room(sampler.ts))

@@ -114,7 +114,7 @@ class Means(eqx.Module):
             self.solver,
             u,
             v,
-            None if fixed else (v - u) / 10,
+            None,  # `_Watched` says the first step: diffrax would check its direction by a callback to the host
             y,
             args=args,
             saveat=diffrax.SaveAt(t1=True, controller_state=True),
@@ -129,8 +129,8 @@ class Means(eqx.Module):
 
 
 class _Watched(diffrax.AbstractStepSizeController):
-    """A controller, and how many steps it rejected before the first that it kept: diffrax asks for the first slope anew
-    at each of them, and does not count that."""
+    """A controller that tries a tenth of the way first, and how many steps it rejected before the first that it kept:
+    diffrax asks for the first slope anew at each of them, and does not count that."""
 
     inner: Any
 
@@ -138,7 +138,7 @@ class _Watched(diffrax.AbstractStepSizeController):
         return _Watched(self.inner.wrap(direction))
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        t, state = self.inner.init(terms, t0, t1, y0, dt0, args, func, error_order)
+        t, state = self.inner.init(terms, t0, t1, y0, (t1 - t0) / 10, args, func, error_order)
         return t, (state, jnp.asarray(0), jnp.asarray(False))
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):

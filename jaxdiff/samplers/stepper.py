@@ -4,6 +4,7 @@ A stepper is a pytree whose static fields are part of the program, so one made a
 nothing. `step` gets the denoiser, not its prediction, so a step may ask as often as its order needs; what a multistep
 method remembers is its carry."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +35,10 @@ class Stepper(eqx.Module):
     def init(self, x: State, t: Time) -> Any:
         return ()
 
+    @abstractmethod
     def step(
         self, key: PRNGKey, denoise: Denoiser, carry: Any, x: State, t: Time, s: Time, *, noise: Noise = normal
-    ) -> tuple[State, Any]:
-        raise NotImplementedError
+    ) -> tuple[State, Any]: ...
 
     def demands(self, ts: Any) -> tuple[Any, ...]:
         return ()

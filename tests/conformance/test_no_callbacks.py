@@ -138,11 +138,11 @@ def test_drawings_of_tokens(name):
     )  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="diffrax checks by a callback that its first step goes from t0 towards t1")
 def test_the_flow_up_and_down():
     process = processes.vp()
     clean(lambda w, key, x: likelihood.flow_log_prob(key, process, denoiser(w), x), jnp.ones(3), jax.random.key(0), X)
     clean(lambda w, key, x: likelihood.flow_sample(key, process, denoiser(w), x), jnp.ones(3), jax.random.key(0), X)
+    clean(lambda w, key, x: samplers.flow(process, denoiser(w), x).x, jnp.ones(3), jax.random.key(0), X)
 
 
 @pytest.mark.parametrize("form", ["dsm", "ism", "ssm"])

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import Partial
 
+from jaxdiff.numerics import chunks
 from jaxdiff.recipes.sequences import steering
 from jaxdiff.recipes.sequences.diffusion import ROWS, bits_of
 from jaxdiff.recipes.sequences.parts import check_reads_text, maker, methods, nothing, row
@@ -81,15 +81,11 @@ class Autoregression(NamedTuple):
 
 
 def _drawn(make, first, length, key, n, labels, progress=None):
-    drawn = []
-    for start in range(0, n, CHUNK):
-        rows = np.minimum(np.arange(start, start + CHUNK), n - 1)  # the last chunk is filled up: one program for all n
-        cond = None if labels is None else labels[rows]
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(start, start + CHUNK))
-        drawn.append(np.asarray(_written(make, first, keys, length, cond))[: n - start])
-        if progress is not None:
-            progress(min(start + CHUNK, n), n)
-    return np.concatenate(drawn)
+    def write(places, labels):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+        return _written(make, first, keys, length, labels)
+
+    return chunks.over(write, n, labels, chunk=CHUNK, progress=progress)
 
 
 @eqx.filter_jit
