@@ -12,6 +12,7 @@ __all__ = [
     "beliefs",
     "data",
     "denoisers",
+    "domains",
     "errors",
     "gammas",
     "grids",

@@ -82,8 +82,7 @@ def test_it_takes_the_levels_of_to_model_and_nothing_between(levels, key):
     for wrong in (x + 0.02 * step, x.at[0].add(-step), x.at[-1].add(step), x.at[0].set(jnp.nan)):
         with pytest.raises(InputError, match=rf"off its {levels} grey levels from -1.0 to 1.0.*not dequantised"):
             decode(process, nothing, wrong, x, 0.01)
-        with pytest.raises(Exception, match="grey levels"):
-            traced(wrong)
+        assert jnp.isnan(traced(wrong))  # a compiled mistake is no number
 
 
 def test_its_range_is_the_callers_and_its_ends_are_checked(x64):
